@@ -1,0 +1,157 @@
+"""The bytes of one user's memory, the same in keyed state, snapshots, the online store and exported files.
+
+Format 1. All numbers are little-endian.
+
+    offset      size  field
+    0              4  magic: 55 49 43 4D ("UICM")
+    4              2  format number: 1
+    6              2  number of float tensors, n
+    8              8  layout id, unsigned (hash of the sizes and the variant, `MemoryLayout.layout_id`)
+    16             8  bundle version, unsigned
+    24             4  generation, unsigned
+    28             4  fingerprints kept, K
+    32             8  sequence: events applied, unsigned
+    40             8  time of the last event, ms since 1970, signed; -2^63 where there was none yet
+    48             8  log time of the last event applied, ms since 1970, signed; -2^63 where there was none yet
+    56            8n  one entry a tensor: dtype (1 byte; 1 = float32), rank (1), two zero bytes, dimensions (2 x 2 bytes;
+                      the second is 1 for rank 1)
+    56 + 8n       4F  the tensors one after the other in the order of the entries, row-major
+    ...          16K  the fingerprint ring: K times (content, event id), 8 bytes each; zero = none
+    end - 4        4  CRC-32C (Castagnoli) over every byte before it, unsigned
+
+A second reader needs nothing else but the tensors' names, which the bundle's manifest lists in the same order. Other dtype
+numbers and formats may come; a reader refuses the ones it does not know. Nothing here is ever pickled.
+"""
+
+import struct
+from typing import NamedTuple
+
+import google_crc32c
+import numpy as np
+
+from uic.errors import ChecksumMismatch, LayoutMismatch, NotAMemory, TruncatedMemory, UnknownFormat
+from uic.memory import MemoryLayout, UserMemory
+
+MAGIC = b"UICM"
+FORMAT = 1
+_FLOAT32 = 1
+_HEADER = struct.Struct("<4sHHQQIIQqq")
+_ENTRY = struct.Struct("<BBHHH")
+_CRC = struct.Struct("<I")
+_NO_TIME = -(1 << 63)
+
+
+class Header(NamedTuple):
+    """What can be read of a blob without knowing its layout."""
+
+    magic: bytes
+    format: int
+    tensors: int
+    layout_id: int
+    bundle_version: int
+    generation: int
+    ring_size: int
+    sequence: int
+    last_time_ms: int
+    log_time_ms: int
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """(generation, sequence): of two memories of one user, the store keeps the one where this is larger."""
+        return self.generation, self.sequence
+
+
+def read_header(data: bytes) -> Header:
+    """The header of a blob; raises TruncatedMemory, NotAMemory or UnknownFormat. The CRC is not checked here."""
+    if len(data) < _HEADER.size:
+        raise TruncatedMemory(f"memory: a header needs {_HEADER.size} bytes, got {len(data)}")
+    header = Header._make(_HEADER.unpack_from(data))
+    if header.magic != MAGIC:
+        raise NotAMemory(f"memory: expected magic {MAGIC!r}, got {header.magic!r}")
+    if header.format != FORMAT:
+        raise UnknownFormat(f"memory: this release reads format {FORMAT}, got format {header.format}")
+    return header
+
+
+def check_crc(data: bytes) -> None:
+    """Raise ChecksumMismatch unless the last four bytes are the CRC-32C of those before them."""
+    expected = _CRC.unpack_from(data, len(data) - _CRC.size)[0]
+    computed = google_crc32c.value(data[: -_CRC.size])
+    if computed != expected:
+        raise ChecksumMismatch(f"memory: CRC-32C of {len(data) - 4} bytes is {computed:08x}, the blob says {expected:08x}")
+
+
+class Codec:
+    """Encodes and decodes the memories of one layout."""
+
+    def __init__(self, layout: MemoryLayout) -> None:
+        self.layout = layout
+        self._table = b"".join(
+            _ENTRY.pack(_FLOAT32, len(spec.shape), 0, spec.shape[0], spec.shape[1] if len(spec.shape) > 1 else 1)
+            for spec in layout.tensors
+        )
+        self._tensors_at = _HEADER.size + len(self._table)
+        self._ring_at = self._tensors_at + 4 * layout.size_F
+        self._crc_at = self._ring_at + 16 * layout.ring_size
+        self.size = self._crc_at + _CRC.size
+
+    def encode(self, memory: UserMemory) -> bytes:
+        """The blob of `memory`; its size depends on the layout alone."""
+        layout = self.layout
+        assert memory.state_F.shape == (layout.size_F,)
+        assert memory.state_F.dtype == np.float32
+        assert len(memory.fingerprints) == 16 * layout.ring_size
+        body = b"".join(
+            (
+                _HEADER.pack(
+                    MAGIC,
+                    FORMAT,
+                    len(layout.tensors),
+                    layout.layout_id,
+                    memory.bundle_version,
+                    memory.generation,
+                    layout.ring_size,
+                    memory.sequence,
+                    _NO_TIME if memory.last_time_ms is None else memory.last_time_ms,
+                    _NO_TIME if memory.log_time_ms is None else memory.log_time_ms,
+                ),
+                self._table,
+                memory.state_F.astype("<f4", copy=False).tobytes(),
+                memory.fingerprints,
+            )
+        )
+        return body + _CRC.pack(google_crc32c.value(body))
+
+    def decode(self, data: bytes) -> UserMemory:
+        """The memory in `data`; raises the branch of CorruptMemory that says how the bytes are wrong.
+
+        `state_F` of the result is a read-only view of `data`.
+        """
+        header = read_header(data)
+        if header.layout_id != self.layout.layout_id:
+            raise LayoutMismatch(
+                f"memory: expected layout {self.layout.layout_name}, got {header.layout_id:016x}; "
+                "it was written for other sizes or another variant of the model"
+            )
+        if len(data) != self.size:
+            raise TruncatedMemory(f"memory: layout {self.layout.layout_name} needs {self.size} bytes, got {len(data)}")
+        check_crc(data)
+        if data[_HEADER.size : self._tensors_at] != self._table or header.ring_size != self.layout.ring_size:
+            raise LayoutMismatch(f"memory: the tensor table does not fit layout {self.layout.layout_name}")
+        return UserMemory(
+            state_F=np.frombuffer(data, dtype="<f4", count=self.layout.size_F, offset=self._tensors_at),
+            fingerprints=data[self._ring_at : self._crc_at],
+            sequence=header.sequence,
+            last_time_ms=None if header.last_time_ms == _NO_TIME else header.last_time_ms,
+            log_time_ms=None if header.log_time_ms == _NO_TIME else header.log_time_ms,
+            generation=header.generation,
+            bundle_version=header.bundle_version,
+        )
+
+
+def with_generation(data: bytes, generation: int) -> bytes:
+    """The same blob stamped with another generation, its CRC made anew: what publishing does."""
+    if read_header(data).generation == generation:
+        return data
+    body = data[:24] + struct.pack("<I", generation) + data[28 : -_CRC.size]
+    return body + _CRC.pack(google_crc32c.value(body))

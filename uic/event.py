@@ -1,0 +1,126 @@
+"""The behaviour event and how it is read from the wire.
+
+On the wire an event is one JSON object:
+
+    {"user_id": "u1", "item_id": 42, "category_id": 7, "behaviour": "click", "time_ms": 1511539217000,
+     "event_id": "optional", "source": "optional"}
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from uic.errors import InvalidEvent
+
+MAX_EVENT_BYTES = 1 << 20
+MAX_TEXT_BYTES = 128
+_INT64 = 1 << 63
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BehaviourEvent:
+    """One thing a user did. Ids are the raw ones of the log; the bundle's vocabulary maps them to embedding rows."""
+
+    user_id: str
+    item_id: int
+    category_id: int
+    behaviour: str
+    time_ms: int
+    event_id: str | None = None
+    source: str | None = None
+
+
+def parse_event(
+    payload: bytes, *, now_ms: int, accepted: frozenset[str] | None = None, max_ahead_ms: int = 86_400_000
+) -> BehaviourEvent:
+    """Read and check one event; raises InvalidEvent with a reason that dead letters are counted by.
+
+    `accepted` are the behaviours of the bundle (None: all). An event more than `max_ahead_ms` after `now_ms` is refused, so
+    that one wrong clock cannot make every later event of its user late.
+
+    >>> parse_event(b'{"user_id": 7, "item_id": 1, "category_id": 2, "behaviour": "buy", "time_ms": 5}', now_ms=9).user_id
+    '7'
+    """
+    if len(payload) > MAX_EVENT_BYTES:
+        raise InvalidEvent("too_large", f"event: expected at most {MAX_EVENT_BYTES} bytes, got {len(payload)}")
+    try:
+        fields = json.loads(payload.decode(), parse_constant=_refuse_constant)
+    except UnicodeDecodeError as error:
+        raise InvalidEvent(
+            "bad_encoding", f"event: expected UTF-8, got byte 0x{payload[error.start]:02x} at {error.start}"
+        ) from None
+    except RecursionError:
+        raise InvalidEvent("bad_json", "event: expected a flat JSON object, got one nested too deeply") from None
+    except ValueError as error:
+        raise InvalidEvent("bad_json", f"event: expected a JSON object, got {_short(payload)}: {error}") from None
+    if not isinstance(fields, dict):
+        raise InvalidEvent("bad_json", f"event: expected a JSON object, got {_short(payload)}")
+
+    event = BehaviourEvent(
+        user_id=_text(fields, "user_id"),
+        item_id=_integer(fields, "item_id"),
+        category_id=_integer(fields, "category_id"),
+        behaviour=_text(fields, "behaviour", integers=False),
+        time_ms=_integer(fields, "time_ms"),
+        event_id=None if fields.get("event_id") is None else _text(fields, "event_id"),
+        source=None if fields.get("source") is None else _text(fields, "source"),
+    )
+    if event.time_ms < 0:
+        raise InvalidEvent("negative_time", f"time_ms: expected milliseconds since 1970, got {event.time_ms}")
+    if event.time_ms > now_ms + max_ahead_ms:
+        ahead_s = (event.time_ms - now_ms) // 1000
+        raise InvalidEvent(
+            "time_in_future",
+            f"time_ms: {event.time_ms} is {ahead_s} s ahead of the clock, allowed are {max_ahead_ms // 1000} s",
+        )
+    if accepted is not None and event.behaviour not in accepted:
+        raise InvalidEvent(
+            "behaviour_not_accepted", f"behaviour: the bundle accepts {', '.join(sorted(accepted))}, got {event.behaviour!r}"
+        )
+    return event
+
+
+def to_json(event: BehaviourEvent) -> bytes:
+    """The event as it goes over the wire, without a line end; the inverse of `parse_event`."""
+    fields = {name: value for name in BehaviourEvent.__slots__ if (value := getattr(event, name)) is not None}
+    return json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _text(fields: dict[str, Any], name: str, *, integers: bool = True) -> str:
+    value = _required(fields, name)
+    if integers and isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str):
+        raise InvalidEvent("wrong_type", f"{name}: expected text, got {_short(value)}")
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:
+        raise InvalidEvent("bad_encoding", f"{name}: expected text that UTF-8 can write, got {value!r}") from None
+    if not 1 <= size <= MAX_TEXT_BYTES:
+        raise InvalidEvent("bad_length", f"{name}: expected 1 to {MAX_TEXT_BYTES} UTF-8 bytes, got {size}")
+    return value
+
+
+def _integer(fields: dict[str, Any], name: str) -> int:
+    value = _required(fields, name)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InvalidEvent("wrong_type", f"{name}: expected a whole number, got {_short(value)}")
+    if not -_INT64 <= value < _INT64:
+        raise InvalidEvent("out_of_range", f"{name}: expected a 64-bit integer, got {_short(value)}")
+    return value
+
+
+def _required(fields: dict[str, Any], name: str) -> Any:  # any JSON value: the callers check it
+    value = fields.get(name)
+    if value is None:
+        raise InvalidEvent("missing_field", f"{name}: missing; the event has {', '.join(sorted(fields)[:12]) or 'no fields'}")
+    return value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _short(value: object) -> str:
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}... ({len(text)} characters)"

@@ -1,0 +1,150 @@
+"""One behaviour event applied to one user's memory: the pure transition that every plan and tool of the project shares.
+
+Each event is asked, in this order: valid? (uic/event.py) duplicate? late? Only what passes changes a memory. State goes in as
+bytes and comes out as bytes; nothing is kept between two calls.
+"""
+
+import enum
+import hashlib
+import struct
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from uic.codec import Codec
+from uic.event import BehaviourEvent
+from uic.memory import Float32, UserMemory
+from uic.vocabulary import Vocabulary
+
+Int64 = NDArray[np.int64]
+
+
+class StepFunction(Protocol):
+    """One MIMN step for B users at once; the exported ONNX graph and the numpy oracle are two of them."""
+
+    def __call__(self, state_BF: Float32, item_rows_B: Int64, category_rows_B: Int64) -> Float32:
+        """The packed states after one event each, [B, F]; the inputs are not changed."""
+        ...
+
+
+class Outcome(enum.Enum):
+    """What became of a valid event."""
+
+    APPLIED = "applied"
+    DUPLICATE = "duplicate"
+    LATE = "late"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """How tolerant the stream is. `lateness_ms`: how much older than its user's last event an event may be."""
+
+    lateness_ms: int = 86_400_000
+    accept_late: bool = False
+
+
+class Update(NamedTuple):
+    """The outcome of one event; `blob` is the new state where it was applied, else None."""
+
+    outcome: Outcome
+    blob: bytes | None
+    detail: str = ""
+
+
+def fingerprints(event: BehaviourEvent) -> tuple[bytes, bytes]:
+    """8 bytes over (time, item, behaviour) and 8 bytes over the event id; zero bytes where the event has no id.
+
+    Two events with either of them equal are one event that came twice.
+    """
+    content = _hash8(struct.pack("<qq", event.time_ms, event.item_id) + event.behaviour.encode())
+    return content, _NO_FINGERPRINT if event.event_id is None else _hash8(event.event_id.encode())
+
+
+def admit(
+    ring: bytes, last_time_ms: int | None, event: BehaviourEvent, marks: tuple[bytes, bytes], rules: Rules
+) -> tuple[Outcome, str]:
+    """Whether an event may change a memory with this fingerprint ring and last event time, and why not."""
+    for place, mark in enumerate(marks):
+        if mark != _NO_FINGERPRINT and _holds(ring, mark, 8 * place):
+            return Outcome.DUPLICATE, "same event_id" if place else "same time, item and behaviour"
+    if last_time_ms is not None and not rules.accept_late and event.time_ms < last_time_ms - rules.lateness_ms:
+        behind_s = (last_time_ms - event.time_ms) // 1000
+        return Outcome.LATE, f"{behind_s} s before the user's last event, allowed are {rules.lateness_ms // 1000} s"
+    return Outcome.APPLIED, ""
+
+
+def remember(ring: bytes, sequence: int, marks: tuple[bytes, bytes]) -> bytes:
+    """The ring with the fingerprints of event number `sequence` in their place, over the oldest ones."""
+    if not ring:
+        return ring
+    at = sequence % (len(ring) // 16) * 16
+    return ring[:at] + marks[0] + marks[1] + ring[at + 16 :]
+
+
+class Updater:
+    """Applies events to memories of one bundle."""
+
+    def __init__(
+        self,
+        *,
+        codec: Codec,
+        step: StepFunction,
+        initial: UserMemory,
+        items: Vocabulary,
+        categories: Vocabulary,
+        bundle_version: int,
+        rules: Rules,
+    ) -> None:
+        self.codec = codec
+        self.step = step
+        self.initial = initial
+        self.items = items
+        self.categories = categories
+        self.bundle_version = bundle_version
+        self.rules = rules
+
+    def update(self, blob: bytes | None, event: BehaviourEvent, *, log_time_ms: int) -> Update:
+        """Apply one event to the memory in `blob`, or to the initial memory where that is None.
+
+        Raises CorruptMemory if the blob cannot be used: it is never treated as an empty memory.
+        """
+        memory = self.initial if blob is None else self.codec.decode(blob)
+        marks = fingerprints(event)
+        outcome, detail = admit(memory.fingerprints, memory.last_time_ms, event, marks, self.rules)
+        if outcome is not Outcome.APPLIED:
+            return Update(outcome, None, detail)
+        after_BF = self.step(
+            memory.state_F.reshape(1, -1),
+            self.items.rows(np.array([event.item_id])),
+            self.categories.rows(np.array([event.category_id])),
+        )
+        after = UserMemory(
+            state_F=after_BF[0],
+            fingerprints=remember(memory.fingerprints, memory.sequence, marks),
+            sequence=memory.sequence + 1,
+            last_time_ms=event.time_ms if memory.last_time_ms is None else max(memory.last_time_ms, event.time_ms),
+            log_time_ms=log_time_ms,
+            generation=memory.generation,
+            bundle_version=self.bundle_version,
+        )
+        return Update(Outcome.APPLIED, self.codec.encode(after))
+
+
+_NO_FINGERPRINT = bytes(8)
+
+
+def _hash8(data: bytes) -> bytes:
+    digest = hashlib.blake2b(data, digest_size=8).digest()
+    return digest if digest != _NO_FINGERPRINT else b"\x01" + bytes(7)
+
+
+def _holds(ring: bytes, mark: bytes, offset: int) -> bool:
+    # A plain search first: the bytes are nearly always absent, and then one call has settled it.
+    at = ring.find(mark)
+    while at >= 0:
+        if at % 16 == offset:
+            return True
+        at = ring.find(mark, at + 1)
+    return False
