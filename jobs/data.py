@@ -1,0 +1,327 @@
+"""`uic data ...`: make a dataset out of MovieLens 100K or of any log, and look at one.
+
+The work is in model/data; here are the command line, the clock, the environment and what is printed.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from uic.errors import BadInput
+
+if TYPE_CHECKING:  # pandas and scikit-learn take seconds to load, and `uic --help` must not
+    from model.data.dataset import Dataset, Stats
+    from model.data.event_log import TableColumns
+    from model.data.prepare import PrepareSettings
+
+data_app = typer.Typer(no_args_is_help=True, help="Make datasets for training, and look at them.")
+prepare_app = typer.Typer(no_args_is_help=True, help="Make a dataset from MovieLens 100K or from a log of your own.")
+data_app.add_typer(prepare_app, name="prepare")
+
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
+ML100K_WINDOW_HOURS = 24.0
+# A log of unknown pace: an hour passes the leak check on news clicks and on shop visits alike, a day fails it on the latter.
+TABLE_WINDOW_HOURS = 1.0
+
+Report = Callable[[str], None]
+
+Window = Annotated[
+    float, typer.Option(help="Negatives are drawn from all users' events of this many hours before the positive.")
+]
+Negatives = Annotated[int, typer.Option(help="Negatives for each positive.")]
+MinHistory = Annotated[int, typer.Option(help="Leave out samples whose user has fewer earlier events.")]
+MinItemCount = Annotated[
+    int, typer.Option(help="Items with fewer events in the training part share the out-of-vocabulary row.")
+]
+TrainShare = Annotated[float, typer.Option(help="Share of the events, oldest first, that is for training.")]
+ValidShare = Annotated[float, typer.Option(help="Share that follows, for validation; the rest is the test.")]
+Behaviours = Annotated[str | None, typer.Option(help="Accepted behaviours, such as `click,buy`. Default: all in the log.")]
+Seed = Annotated[int, typer.Option(help="Seed of the drawn negatives.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an older dataset in the output folder.")]
+
+
+@prepare_app.command("ml-100k")
+def ml100k_command(
+    out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("data/ml-100k"),
+    source: Annotated[
+        Path | None, typer.Option(help="Folder or zip with u.data and u.item. Default: GroupLens' address, else PyPI.")
+    ] = None,
+    window_hours: Window = ML100K_WINDOW_HOURS,
+    negatives: Negatives = 1,
+    min_history: MinHistory = 1,
+    min_item_count: MinItemCount = 2,
+    train_share: TrainShare = 0.8,
+    valid_share: ValidShare = 0.1,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """MovieLens 100K: 100,000 ratings as behaviour events, a film's genre set as its category.
+
+    Example: uic data prepare ml-100k --out data/ml-100k
+    """
+    console = Console()
+    with _stages(console) as report:
+        dataset = prepare_ml100k(
+            out,
+            _settings(window_hours, negatives, min_history, min_item_count, train_share, valid_share, None, seed),
+            source=source,
+            overwrite=overwrite,
+            report=report,
+        )
+    _summarise(console, dataset)
+
+
+@prepare_app.command("table")
+def table_command(
+    events: Annotated[Path, typer.Option(help="The log: a .parquet or .csv file, one event a row.")],
+    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    samples: Annotated[
+        Path | None, typer.Option(help="Labelled impressions (user, candidate, label, time): none are drawn then.")
+    ] = None,
+    user_column: Annotated[str, typer.Option(help="Users: text or integers.")] = "user_id",
+    item_column: Annotated[str, typer.Option(help="Items, or candidates: integers.")] = "item_id",
+    category_column: Annotated[
+        str | None, typer.Option(help="Categories: integers, -1 for unknown. Default: category_id, if there is one.")
+    ] = None,
+    behaviour_column: Annotated[
+        str | None, typer.Option(help="What the user did. Default: behaviour, unless --behaviour is given.")
+    ] = None,
+    behaviour: Annotated[str | None, typer.Option(help="One behaviour for all events, for a log without a column.")] = None,
+    time_column: Annotated[str, typer.Option(help="Times: seconds or milliseconds since 1970.")] = "time_ms",
+    label_column: Annotated[str, typer.Option(help="Labels of the impressions: 0 or 1.")] = "label",
+    features: Annotated[
+        str | None, typer.Option(help="Columns of the impressions for the CTR head, such as `bid,hour`.")
+    ] = None,
+    time_unit: Annotated[Literal["auto", "s", "ms"], typer.Option(help="auto: told by the size of the numbers.")] = "auto",
+    drop_invalid: Annotated[bool, typer.Option("--drop-invalid", help="Leave out unusable rows and count them.")] = False,
+    behaviours: Behaviours = None,
+    window_hours: Window = TABLE_WINDOW_HOURS,
+    negatives: Negatives = 1,
+    min_history: MinHistory = 1,
+    min_item_count: MinItemCount = 2,
+    train_share: TrainShare = 0.8,
+    valid_share: ValidShare = 0.1,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Any log with users, items, categories, behaviours and times; optionally labelled impressions too.
+
+    Example: uic data prepare table --events clicks.csv --behaviour-column action --time-column timestamp --out data/clicks
+    """
+    from model.data.event_log import TableColumns
+
+    if behaviour is not None and behaviour_column is not None:
+        raise BadInput(f"expected --behaviour or --behaviour-column, got both ({behaviour}, {behaviour_column})")
+    columns = TableColumns(
+        user=user_column,
+        item=item_column,
+        category=category_column,
+        behaviour=behaviour_column or (None if behaviour else "behaviour"),
+        time=time_column,
+        label=label_column,
+        features=_words(features) or (),
+    )
+    console = Console()
+    with _stages(console) as report:
+        dataset = prepare_table(
+            events,
+            out,
+            _settings(window_hours, negatives, min_history, min_item_count, train_share, valid_share, _words(behaviours), seed),
+            columns=columns,
+            samples=samples,
+            behaviour=behaviour,
+            time_unit=time_unit,
+            drop_invalid=drop_invalid,
+            overwrite=overwrite,
+            report=report,
+        )
+    _summarise(console, dataset)
+
+
+@data_app.command("show")
+def show_command(
+    dataset: Annotated[Path, typer.Argument(help="A folder that `uic data prepare` wrote.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Everything that stats.json holds.")] = False,
+) -> None:
+    """What is in a dataset: counts, split times, leak figures.
+
+    Example: uic data show data/ml-100k
+    """
+    from model.data.dataset import Dataset
+
+    opened = Dataset.open(dataset)
+    if as_json:
+        Console().print_json(data=opened.stats)
+    else:
+        _summarise(Console(), opened)
+
+
+def prepare_ml100k(
+    out: Path,
+    settings: "PrepareSettings | None" = None,
+    *,
+    source: Path | None = None,
+    overwrite: bool = False,
+    report: Report = lambda stage: None,
+) -> "Dataset":
+    """Fetch MovieLens 100K (or take `source`), show GroupLens' terms, and make a dataset of it in `out`."""
+    from model.data import ml100k, ml100k_source
+    from model.data.event_log import Reading, TableColumns, clean_events
+    from model.data.prepare import PrepareSettings, Source, prepare
+
+    report(ml100k.TERMS)
+    data, origin = ml100k_source.load(source, ml100k_source.cache_directory(os.environ), report=report)
+    report(f"MovieLens 100K from {origin}")
+    log = clean_events(data.events(), TableColumns(time="time"), Reading(time_unit="s"), what="MovieLens 100K")
+    return prepare(
+        log,
+        out,
+        settings or PrepareSettings(window_ms=int(ML100K_WINDOW_HOURS * HOUR_MS)),
+        source=Source(name="ml-100k", digest=ml100k.RATINGS_DIGEST, terms=ml100k.TERMS),
+        names=data.names(),
+        replace=overwrite,
+        report=report,
+    )
+
+
+def prepare_table(
+    events: Path,
+    out: Path,
+    settings: "PrepareSettings",
+    *,
+    columns: "TableColumns",
+    samples: Path | None = None,
+    behaviour: str | None = None,
+    time_unit: Literal["auto", "s", "ms"] = "auto",
+    drop_invalid: bool = False,
+    overwrite: bool = False,
+    report: Report = lambda stage: None,
+) -> "Dataset":
+    """Make a dataset in `out` of a log in a file, and of labelled impressions if there are any."""
+    from model.data.dataset import file_digest
+    from model.data.event_log import Reading, clean_events, clean_impressions
+    from model.data.prepare import Source, prepare
+    from model.data.table_file import column_names, is_csv, read_table
+
+    if columns.features and samples is None:
+        raise BadInput(f"--features {','.join(columns.features)}: head features come with impressions, expected --samples too")
+
+    def named(path: Path) -> "TableColumns":
+        known = columns.category is None and "category_id" in column_names(path)
+        return replace(columns, category="category_id") if known else columns
+
+    def reading(path: Path) -> Reading:
+        latest_ms = int(time.time() * 1000) + DAY_MS
+        return Reading(time_unit=time_unit, latest_ms=latest_ms, drop_invalid=drop_invalid, from_text=is_csv(path))
+
+    report(f"reading {events.name}")
+    names = named(events)
+    wanted = [names.user, names.item, names.time, names.behaviour, names.category]
+    text = [name for name in (names.user, names.behaviour) if name is not None]
+    table = read_table(events, [name for name in wanted if name is not None], text)
+    log = clean_events(table, names, reading(events), behaviour=behaviour, what=events.name)
+    report(f"{events.name}: {log.rows_read} rows, times in {log.time_unit}")
+
+    impressions, digest = None, file_digest(events)
+    if samples is not None:
+        report(f"reading {samples.name}")
+        names = named(samples)
+        wanted = [names.user, names.item, names.time, names.label, names.category, *names.features]
+        table = read_table(samples, [name for name in wanted if name is not None], [names.user])
+        impressions = clean_impressions(table, names, reading(samples), what=samples.name)
+        report(f"{samples.name}: {impressions.rows_read} rows, times in {impressions.time_unit}")
+        digest = f"{digest}+{file_digest(samples)}"
+    return prepare(
+        log,
+        out,
+        settings,
+        source=Source(name=events.name, digest=digest),
+        impressions=impressions,
+        replace=overwrite,
+        report=report,
+    )
+
+
+def _settings(
+    window_hours: float,
+    negatives: int,
+    min_history: int,
+    min_item_count: int,
+    train_share: float,
+    valid_share: float,
+    behaviours: tuple[str, ...] | None,
+    seed: int,
+) -> "PrepareSettings":
+    from model.data.prepare import PrepareSettings
+
+    if not 0 < window_hours < 1e6:
+        raise BadInput(f"--window-hours: expected a number above 0, got {window_hours}")
+    return PrepareSettings(
+        window_ms=max(1, round(window_hours * HOUR_MS)),
+        negatives=negatives,
+        min_history=min_history,
+        min_item_count=min_item_count,
+        train_share=train_share,
+        valid_share=valid_share,
+        behaviours=behaviours,
+        seed=seed,
+    )
+
+
+def _words(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+@contextmanager
+def _stages(console: Console) -> Iterator[Report]:
+    # The part before ": " names a stage: its first line is printed, later ones only move beside the spinner.
+    started, current = time.monotonic(), ""
+    with console.status("") as status:
+
+        def report(line: str) -> None:
+            nonlocal current
+            stage = line.partition(": ")[0]
+            if stage != current:
+                console.print(f"[dim]{time.monotonic() - started:6.1f} s[/dim]  ", end="", highlight=False)
+                console.print(line, markup=False, highlight=False)
+                current = stage
+            status.update(line.splitlines()[0].replace("[", r"\["))
+
+        yield report
+
+
+def _summarise(console: Console, dataset: "Dataset") -> None:
+    stats: Stats = dataset.stats
+    console.print(
+        f"\n{stats['source']['name']}: {stats['events']} events of {stats['users']} users, {stats['items']} items", end=""
+    )
+    console.print(
+        f", {stats['categories']} categories; history p50/p90/max {'/'.join(map(str, stats['history_length'].values()))}"
+    )
+    left_out = {name: n for name, n in stats["left_out"].items() if n}
+    console.print(f"left out: {', '.join(f'{name} {n}' for name, n in left_out.items()) or 'nothing'}", markup=False)
+    table = Table("split", "from (UTC)", "positive", "negative", title="samples", title_justify="left")
+    starts = dict(zip(("train", "valid", "test"), ("first_ms", "valid_from_ms", "test_from_ms"), strict=True))
+    for split, counts in stats["samples"].items():
+        day = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(stats["times"][starts[split]] / 1000))
+        table.add_row(split, day, str(counts["positive"]), str(counts["negative"]))
+    console.print(table)
+    leaks = Table("feature alone", *stats["leak_auc"], title="leak check: AUC", title_justify="left")
+    for feature in stats["leak_auc"]["test"]:
+        figures = [by_feature[feature] for by_feature in stats["leak_auc"].values()]
+        leaks.add_row(feature, *("one label only" if auc is None else f"{auc:.3f}" for auc in figures))
+    console.print(leaks)
+    console.print(
+        f"{stats['cold_user_share']:.0%} of the test users have no event in the training part; the median user lives "
+        f"{stats['median_lifetime_minutes']:.0f} minutes. Results on this dataset are labelled: {stats['label']}"
+    )
+    console.print(f"dataset: {dataset.path}")
