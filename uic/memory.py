@@ -58,7 +58,7 @@ class MemoryLayout:
             TensorSpec("utilization", (v.slots,)),  # g, the accumulated write weight
             TensorSpec("add_sum", (v.slot_width,)),  # sum of add vectors = the official A, summed over its slots
             TensorSpec("event_sum", (v.event_width,)),  # sum of event embeddings
-            TensorSpec("count", (1,)),  # n, events applied, as the step counts them
+            TensorSpec("applied", (1,)),  # n, events applied, as the step counts them
         ]
         if v.miu:
             specs.append(TensorSpec("channels", (v.slots, v.slot_width)))  # S, the channels of the induction unit
@@ -96,7 +96,7 @@ class MemoryLayout:
 
     def pack(self, tensors: dict[str, Float32]) -> Float32:
         """The inverse of `split`."""
-        lead = tensors["count"].shape[:-1]
+        lead = tensors["applied"].shape[:-1]
         parts = [np.asarray(tensors[spec.name], dtype=np.float32).reshape(*lead, spec.size) for spec in self.tensors]
         return np.concatenate(parts, axis=-1)
 

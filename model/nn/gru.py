@@ -1,0 +1,60 @@
+"""The GRU of the authors' code (TensorFlow 1), which is not torch.nn.GRUCell.
+
+    [rho, u] = sigmoid([x; h] W_g + b_g)        b_g starts at 1
+    c        = tanh([x; rho * h] W_c + b_c)      the reset gate acts before the product with W_c
+    h'       = u * h + (1 - u) * c
+
+torch.nn.GRUCell computes rho * (W h + b) instead: another function.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+
+class GruInput(NamedTuple):
+    """What one part of the input adds before the nonlinearities: gates [..., 2H], candidate [..., H]."""
+
+    gates: Tensor
+    candidate: Tensor
+
+
+class GruCell(nn.Module):
+    """A GRU cell whose input may be given in two parts, the first of them projected ahead for a whole sequence."""
+
+    def __init__(self, first_width: int, second_width: int, units: int) -> None:
+        super().__init__()
+        self.first_width = first_width
+        self.units = units
+        inputs = first_width + second_width + units
+        self.gates = nn.Linear(inputs, 2 * units)
+        self.candidate = nn.Linear(inputs, units)
+        for layer, bias in ((self.gates, 1.0), (self.candidate, 0.0)):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.constant_(layer.bias, bias)
+
+    def project(self, first: Tensor) -> GruInput:
+        """The share of the first input part and of the biases; the same for one event and for a whole sequence."""
+        cut = self.first_width
+        return GruInput(
+            linear(first, self.gates.weight[:, :cut], self.gates.bias),
+            linear(first, self.candidate.weight[:, :cut], self.candidate.bias),
+        )
+
+    def forward(self, projected: GruInput, second: Tensor, h: Tensor) -> Tensor:
+        """The next state [..., H]; `projected` may have more leading dimensions than `second` and `h` can broadcast to."""
+        cut = self.first_width
+        gates = torch.sigmoid(projected.gates + linear(torch.cat([second, h], -1), self.gates.weight[:, cut:]))
+        reset, update = gates.chunk(2, dim=-1)
+        reset_h = reset * h
+        if reset_h.dim() == second.dim() and reset_h.shape[:-1] == second.shape[:-1]:
+            rest = linear(torch.cat([second, reset_h], -1), self.candidate.weight[:, cut:])
+        else:
+            # Candidates of one user: `second` is the user's and is multiplied once, not once a candidate.
+            middle = self.candidate.weight.shape[1] - self.units
+            rest = linear(second, self.candidate.weight[:, cut:middle]) + linear(reset_h, self.candidate.weight[:, middle:])
+        candidate = torch.tanh(projected.candidate + rest)
+        after: Tensor = candidate + update * (h - candidate)
+        return after

@@ -1,0 +1,40 @@
+"""What training minimises: the CTR loss and the regulariser of memory utilization."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from model.nn.addressing import shares
+
+CtrLoss = Literal["bce", "half_softmax"]
+Regulariser = Literal["share", "raw", "none"]
+
+
+def ctr_loss(logits: Tensor, labels: Tensor, kind: CtrLoss = "bce") -> Tensor:
+    """The mean loss of two logits [..., 2] against labels [...] in {0, 1}.
+
+    bce             binary cross entropy of z_0 - z_1
+    half_softmax    the authors': mean over both entries of softmax + 1e-8, which is half of the above
+    """
+    if kind == "bce":
+        return binary_cross_entropy_with_logits(logits[..., 0] - logits[..., 1], labels)
+    probabilities = torch.softmax(logits, dim=-1) + 1e-8
+    target = torch.stack([labels, 1.0 - labels], dim=-1)
+    return -(torch.log(probabilities) * target).mean()
+
+
+def utilization_loss(utilization_BM: Tensor, kind: Regulariser, weight: float) -> Tensor:
+    """L_reg: how unequally the slots were written (Eq. 8).
+
+    share   weight * mean_b sum_i (g_i / sum(g) - 1/m)^2: independent of batch size and of history length
+    raw     the authors': weight * mean_{b,i} (g_i - mean_i g)^2 / m / B
+    """
+    if kind == "none":
+        return utilization_BM.new_zeros(())
+    batch, slots = utilization_BM.shape
+    if kind == "share":
+        return weight * (shares(utilization_BM) - 1.0 / slots).square().sum(-1).mean()
+    spread = utilization_BM - utilization_BM.mean(-1, keepdim=True)
+    return weight * spread.square().mean() / slots / batch
