@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from model.nn.gru import GruInput
 from model.nn.mimn import EventInput, MimnState, MimnStep, StepTrace
 
 Padding = Literal["skip", "reset", "run"]
@@ -42,14 +43,16 @@ def scan(
     return Scanned(state, states, traces)
 
 
-def at(projected: EventInput, t: int) -> EventInput:
-    """The events of position t of a projected sequence."""
+def at(projected: EventInput, t: int, users: int | None = None) -> EventInput:
+    """The events of position t of a projected sequence, of all users or of the first so many."""
 
     def pick(part: Tensor) -> Tensor:
-        return part[:, t]
+        return part[:users, t]
 
-    controller = type(projected.controller)(*map(pick, projected.controller))
-    channels = None if projected.channels is None else type(projected.channels)(*map(pick, projected.channels))
+    controller = GruInput(pick(projected.controller.gates), pick(projected.controller.candidate))
+    channels = projected.channels
+    if channels is not None:
+        channels = GruInput(pick(channels.gates), pick(channels.candidate))
     return EventInput(pick(projected.event), controller, channels)
 
 

@@ -1,0 +1,66 @@
+"""How a model is trained: everything that the bundle's manifest records beside the data and the variant."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from model.nn.losses import CtrLoss, Regulariser
+from uic.errors import BadInput
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Training settings, section `train` of uic.yaml.
+
+    targets            `all`: every sample of a user is read from one scan of the history; `last`: only the user's last one
+    history            `full`, or `none`: every memory is the initial one (the candidate-only control)
+    batch_users        users scanned side by side
+    chunk              events between two cuts of back-propagation through time
+    samples_per_step   the optimiser steps when so many samples have been seen since its last step
+    learning_rate      Adam's; multiplied by `decay` after each epoch
+    weight_decay       decoupled (AdamW), on everything but biases and embeddings' padding
+    regulariser        utilisation loss: `share`, `raw` (the authors') or `none`, times `regulariser_weight`
+    clip_norm          the gradient is cut to this norm
+    patience           epochs without a better validation AUC before training stops
+    exclude_days       days (YYYY-MM-DD, UTC) whose samples are not trained on; their events stay in the histories
+    threads            CPU threads of torch; 0 leaves its default
+    """
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  # read by pydantic, never changed
+
+    targets: Literal["all", "last"] = "all"
+    history: Literal["full", "none"] = "full"
+    epochs: int = 10
+    batch_users: int = 64
+    chunk: int = 64
+    samples_per_step: int = 1024
+    learning_rate: float = 1e-3
+    decay: float = 1.0
+    weight_decay: float = 1e-6
+    loss: CtrLoss = "bce"
+    regulariser: Regulariser = "share"
+    regulariser_weight: float = 0.05
+    clip_norm: float = 5.0
+    patience: int = 3
+    exclude_days: tuple[str, ...] = ()
+    seed: int = 7
+    device: str = "cpu"
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_users", "chunk", "samples_per_step", "patience"):
+            if getattr(self, name) < 1:
+                raise BadInput(f"train.{name}: expected at least 1, got {getattr(self, name)}")
+        for name in ("learning_rate", "decay", "clip_norm"):
+            if not getattr(self, name) > 0:
+                raise BadInput(f"train.{name}: expected more than 0, got {getattr(self, name)}")
+        for name in ("weight_decay", "regulariser_weight"):
+            if not getattr(self, name) >= 0:
+                raise BadInput(f"train.{name}: expected 0 or more, got {getattr(self, name)}")
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "TrainConfig":
+        return cls(**{**content, "exclude_days": tuple(content["exclude_days"])})

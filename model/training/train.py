@@ -1,0 +1,212 @@
+"""Training: epochs over users, truncated back-propagation along their histories, the best epoch by validation AUC.
+
+The optimiser steps whenever `samples_per_step` samples have been seen. The loss of a step is the mean over its samples of the
+CTR loss and the utilization loss of the very memory that the sample is scored from, so `targets: all` minimises exactly what
+scoring every sample from a scan of its own would.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from model.data.dataset import Dataset
+from model.nn.addressing import shares
+from model.nn.ctr import MimnCtr
+from model.nn.losses import ctr_loss, utilization_loss
+from model.nn.mimn import MimnState
+from model.training.config import TrainConfig
+from model.training.evaluate import Scored, score
+from model.training.histories import Histories, Places, user_batch
+from model.training.run import Run
+from model.training.scan import scan_places, score_places
+from uic.errors import BadInput
+
+_DAY_MS = 86_400_000
+
+
+class Progress(NamedTuple):
+    """Where an epoch stands."""
+
+    epoch: int
+    samples: int
+    of_samples: int
+    loss: float
+
+
+def train(
+    run: Run, dataset: Dataset, on_progress: Callable[[Progress], None], on_epoch: Callable[[dict[str, Any]], None]
+) -> None:
+    """Train a run until its epochs or its patience are used up, going on from the last whole epoch if there is one."""
+    config = run.plan.config
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)
+    model = run.model()
+    _start_from_parent(run, model)
+    model.to(config.device)
+    optimiser = _optimiser(model, config)
+    histories = Histories.of(dataset, run.vocabularies.items, run.vocabularies.categories)
+    places = histories.places(training_samples(histories, run), run.plan.features, last_only=config.targets == "last")
+    valid = histories.places((histories.samples["split"] == "valid").to_numpy(), run.plan.features)
+    if not len(places) or not len(valid):
+        raise BadInput(f"{dataset.path}: expected samples to train and validate on, got {len(places)} and {len(valid)} places")
+
+    metrics, first = _resume(run, model, optimiser)
+    with SummaryWriter(str(run.path / "tensorboard"), purge_step=first) as board:
+        for epoch in range(first, config.epochs + 1):
+            if metrics["finished"] and epoch > first:
+                break
+            began = time.monotonic()
+            for group in optimiser.param_groups:
+                group["lr"] = config.learning_rate * config.decay ** (epoch - 1)
+            loss = train_epoch(model, optimiser, histories, places, config, epoch, on_progress)
+            scored = score(model, histories, valid, without_history=config.history == "none")
+            measured = scored.measure("valid")
+            entry = {"epoch": epoch, "loss": loss, "valid": measured.to_json(), "seconds": time.monotonic() - began}
+            metrics["epochs"].append(entry)
+            is_best = measured.auc > metrics.get("best_auc", -np.inf)
+            if is_best:
+                metrics |= {"best_auc": measured.auc, "best_epoch": epoch}
+            metrics["finished"] = epoch == config.epochs or epoch - metrics["best_epoch"] >= config.patience
+            _save(run, model, optimiser, metrics, scored if is_best else None)
+            _write_board(board, entry, scored)
+            on_epoch(entry | {"is_best": is_best})
+            if metrics["finished"]:
+                break
+
+
+def train_epoch(
+    model: MimnCtr,
+    optimiser: torch.optim.Optimizer,
+    histories: Histories,
+    places: Places,
+    config: TrainConfig,
+    epoch: int,
+    on_progress: Callable[[Progress], None],
+) -> float:
+    """One pass over all places; returns the mean loss of its samples. The order depends on seed and epoch alone."""
+    model.train()
+    rng = np.random.default_rng((config.seed, epoch))
+    seen, pending, total = 0, 0, 0.0
+    optimiser.zero_grad(set_to_none=True)
+
+    def step() -> None:
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                parameter.grad /= pending
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+
+    for states_PF, part in _reads(model, histories, places, config, rng):
+        loss = sample_losses(model, states_PF, part, config).sum()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        pending += part.samples
+        seen += part.samples
+        total += loss.item()
+        if pending >= config.samples_per_step:
+            step()
+            pending = 0
+            on_progress(Progress(epoch, seen, places.samples, total / seen))
+    if pending:
+        step()
+    if not np.isfinite(total):
+        raise BadInput(f"epoch {epoch}: the loss is {total}; lower train.learning_rate (now {config.learning_rate})")
+    return total / seen
+
+
+def sample_losses(model: MimnCtr, states_PF: Tensor, places: Places, config: TrainConfig) -> Tensor:
+    """The loss of each sample of these places, [S]: CTR loss and utilization loss of the memory it is scored from."""
+    logits = score_places(model, states_PF, places)
+    mask = torch.from_numpy(places.mask_PN).to(logits.device)
+    labels = torch.from_numpy(places.label_PN).to(logits.device)
+    losses_PN = ctr_loss(logits, labels, config.loss, reduce=False)
+    if config.history == "full":
+        state = MimnState.unpack(states_PF, model.layout)
+        losses_PN = losses_PN + utilization_loss(
+            state.utilization, config.regulariser, config.regulariser_weight, reduce=False
+        ).unsqueeze(-1)
+    return losses_PN[mask]
+
+
+def training_samples(histories: Histories, run: Run) -> NDArray[np.bool_]:
+    """Which samples a run trains on: the training split, or [since, until) where given, less the excluded days."""
+    table, plan = histories.samples, run.plan
+    time_ms = table["time_ms"].to_numpy()
+    if plan.since_ms is None and plan.until_ms is None:
+        chosen = (table["split"] == "train").to_numpy()
+    else:
+        chosen = np.ones(len(table), dtype=bool)
+        if plan.since_ms is not None:
+            chosen &= time_ms >= plan.since_ms
+        if plan.until_ms is not None:
+            chosen &= time_ms < plan.until_ms
+    for day in plan.config.exclude_days:
+        start_ms = int(np.datetime64(day, "D").astype("datetime64[ms]").astype(np.int64))
+        chosen &= ~((time_ms >= start_ms) & (time_ms < start_ms + _DAY_MS))
+    return chosen
+
+
+def _reads(
+    model: MimnCtr, histories: Histories, places: Places, config: TrainConfig, rng: np.random.Generator
+) -> Iterator[tuple[Tensor, Places]]:
+    if config.history == "none":
+        for rows in np.array_split(rng.permutation(len(places)), max(1, places.samples // config.samples_per_step)):
+            yield model.initial_state(1).pack().expand(len(rows), -1), places.take(rows)
+        return
+    users, counts = np.unique(places.user_P, return_counts=True)
+    last = places.position_P[np.cumsum(counts) - 1]
+    # Users of like length go together, so that little is waited for; noise makes other company each epoch.
+    order = np.argsort(last * rng.uniform(0.8, 1.25, size=len(users)), kind="stable")
+    groups = [order[start : start + config.batch_users] for start in range(0, len(order), config.batch_users)]
+    for place in rng.permutation(len(groups)):
+        batch = user_batch(histories, places, users[groups[place]], config.device)
+        for read in scan_places(model, batch, config.chunk):
+            yield read.states_PF, batch.places.take(np.arange(read.start, read.stop))
+
+
+def _optimiser(model: MimnCtr, config: TrainConfig) -> torch.optim.Optimizer:
+    plain = [p for p in model.parameters() if p.dim() < 2]
+    decayed = [p for p in model.parameters() if p.dim() >= 2]
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=config.learning_rate)
+
+
+def _start_from_parent(run: Run, model: MimnCtr) -> None:
+    parent = run.load("parent.pt")
+    if parent is not None:
+        model.load_state_dict(parent["model"])
+
+
+def _resume(run: Run, model: MimnCtr, optimiser: torch.optim.Optimizer) -> tuple[dict[str, Any], int]:
+    saved = run.load("last.pt")
+    if saved is None:
+        return {"epochs": [], "finished": False}, 1
+    model.load_state_dict(saved["model"])
+    optimiser.load_state_dict(saved["optimiser"])
+    return saved["metrics"], len(saved["metrics"]["epochs"]) + 1
+
+
+def _save(run: Run, model: MimnCtr, optimiser: torch.optim.Optimizer, metrics: dict[str, Any], best: Scored | None) -> None:
+    # best before last: a kill in between repeats the epoch and writes the same best again.
+    if best is not None:
+        run.save("best.pt", {"model": model.state_dict(), "epoch": metrics["best_epoch"]})
+        utilization = torch.from_numpy(best.utilization_PM)
+        np.savez(run.path / "utilization.npz", shares=np.sort(shares(utilization).numpy(), axis=-1)[:, ::-1])
+    run.save("last.pt", {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "metrics": metrics})
+    run.write_metrics(metrics)
+
+
+def _write_board(board: SummaryWriter, entry: dict[str, Any], scored: Scored) -> None:
+    epoch = entry["epoch"]
+    board.add_scalar("loss/train", entry["loss"], epoch)
+    for name in ("auc", "logloss", "user_auc"):
+        board.add_scalar(f"{name}/valid", entry["valid"][name], epoch)
+    if scored.utilization_PM.any():
+        board.add_histogram("utilization/share", shares(torch.from_numpy(scored.utilization_PM)), epoch)
