@@ -1,0 +1,23 @@
+"""The settings of the streaming job; filled from uic.yaml and the command line."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobSettings:
+    """All that a run of the streaming job can be told. `flink` are Flink's own keys, passed through."""
+
+    events: Path
+    bundle: Path
+    store: Path
+    job_dir: Path
+    backend: str = "hashmap"
+    checkpoint_interval_s: float = 3.0
+    lateness_s: int = 86_400
+    accept_late: bool = False
+    max_ahead_s: int = 86_400
+    watch: bool = False
+    keep_at: Path | None = None
+    wait_s: float = 30.0
+    flink: dict[str, str] = field(default_factory=dict)
