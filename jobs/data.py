@@ -28,7 +28,9 @@ data_app.add_typer(prepare_app, name="prepare")
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
-ML100K_WINDOW_HOURS = 24.0
+# Half of the ratings share a second with another of their user, who rates 50 films in a sitting: in an hour's window most
+# events are the user's own, so that "in the history" alone tells the negatives (AUC 0.15; with a week 0.39).
+ML100K_WINDOW_HOURS = 168.0
 # A log of unknown pace: an hour passes the leak check on news clicks and on shop visits alike, a day fails it on the latter.
 TABLE_WINDOW_HOURS = 1.0
 

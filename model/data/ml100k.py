@@ -8,6 +8,7 @@ the same `MovieLens`, checked against the same digests. Where the files come fro
 import hashlib
 import re
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,15 +97,15 @@ def genre_names(mask: int) -> str:
 def read_files(path: Path) -> Files:
     """The files of either layout in a folder or a zip (a wheel is one too); raises BadInput where there are none."""
     wanted = {"u.data", "u.item", "ml-100k.inter", "ml-100k.item"}
-    if path.is_dir():
-        return {name: found[0].read_bytes() for name in wanted if (found := sorted(path.rglob(name)))}
     try:
+        if path.is_dir():
+            return {name: found[0].read_bytes() for name in wanted if (found := sorted(path.rglob(name)))}
         with zipfile.ZipFile(path) as archive:
             members = {Path(name).name: name for name in archive.namelist() if Path(name).name in wanted}
             return {name: archive.read(member) for name, member in members.items()}
     except FileNotFoundError:
         raise BadInput(f"{path}: expected a folder or a zip with MovieLens 100K, but there is nothing") from None
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError) as error:  # RuntimeError: encrypted
         raise BadInput(f"{path}: expected a zip with MovieLens 100K, got {error}") from None
 
 
@@ -140,18 +141,18 @@ def check(data: MovieLens, where: str) -> MovieLens:
 
 def _parse_grouplens(files: Files, where: str) -> MovieLens:
     masks, titles = {}, {}
-    for number, line in enumerate(files["u.item"].decode("latin-1").splitlines(), start=1):
+    for number, line in enumerate(_text(files, "u.item", where, "latin-1").split("\n")[:-1], start=1):
         fields = line.split("|")
         flags = fields[-len(GENRES) :]
         if len(fields) != 5 + len(GENRES) or not fields[0].isdecimal() or not set(flags) <= {"0", "1"}:
             raise BadInput(f"{where}: u.item line {number}: expected id|title|...|19 flags of 0 or 1, got {line[:80]!r}")
         masks[int(fields[0])] = sum(1 << bit for bit, flag in enumerate(flags) if flag == "1")
         titles[int(fields[0])] = fields[1]
-    return _movie_lens(_ratings(files["u.data"], where, "u.data", skip=0), masks, titles, where)
+    return _movie_lens(_ratings(files, where, "u.data", skip=0), masks, titles, where)
 
 
 def _parse_recbole(files: Files, where: str) -> MovieLens:
-    header, *lines = files["ml-100k.item"].decode("utf-8").splitlines()
+    header, *lines = _text(files, "ml-100k.item", where, "utf-8").split("\n")[:-1]
     expected = "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq"
     if header != expected:
         raise BadInput(f"{where}: ml-100k.item: expected the header {expected!r}, got {header[:120]!r}")
@@ -163,20 +164,28 @@ def _parse_recbole(files: Files, where: str) -> MovieLens:
         masks[int(fields[0])] = sum(1 << GENRES.index(genre) for genre in set(fields[3].split(" ")))
         # RecBole takes the year out of the title, and spells the one film without a title "unkonwn".
         titles[int(fields[0])] = "unknown" if fields[1] == "unkonwn" else f"{fields[1]} ({fields[2]})"
-    header = files["ml-100k.inter"].decode("utf-8").partition("\n")[0].strip()
+    header = _text(files, "ml-100k.inter", where, "utf-8").partition("\n")[0]
     expected = "user_id:token\titem_id:token\trating:float\ttimestamp:float"
     if header != expected:
         raise BadInput(f"{where}: ml-100k.inter: expected the header {expected!r}, got {header[:120]!r}")
-    return _movie_lens(_ratings(files["ml-100k.inter"], where, "ml-100k.inter", skip=1), masks, titles, where)
+    return _movie_lens(_ratings(files, where, "ml-100k.inter", skip=1), masks, titles, where)
 
 
-def _ratings(content: bytes, where: str, name: str, *, skip: int) -> pd.DataFrame:
-    lines = content.decode("latin-1").splitlines()[skip:]
+def _ratings(files: Files, where: str, name: str, *, skip: int) -> pd.DataFrame:
+    lines = _text(files, name, where, "utf-8").split("\n")[skip:-1]
     for number, line in enumerate(lines, start=1 + skip):
         if not re.fullmatch(r"[0-9]{1,9}\t[0-9]{1,9}\t[1-5](\.0)?\t[0-9]{1,12}(\.0)?", line):
             raise BadInput(f"{where}: {name} line {number}: expected user, item, rating, seconds, got {line[:80]!r}")
     values = np.array([line.split("\t") for line in lines], dtype=np.float64).reshape(-1, 4).astype(np.int64)
     return pd.DataFrame(values, columns=["user", "item", "rating", "seconds"])
+
+
+def _text(files: Files, name: str, where: str, encoding: str) -> str:
+    try:
+        text = files[name].decode(encoding).replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{where}: {name}: expected {encoding} text, got byte 0x{files[name][error.start]:02x}") from None
+    return text if text.endswith("\n") else text + "\n"
 
 
 def _movie_lens(ratings: pd.DataFrame, masks: dict[int, int], titles: dict[int, str], where: str) -> MovieLens:
