@@ -125,6 +125,9 @@ def start_jvm(java: Path, *, log_dir: Path, options: str, lock: IO[str]) -> Jvm:
 
 
 def _connect(jvm: Jvm, port_file: Path, output: Path) -> None:
+    # This brings Apache Beam along, 4 s of imports; meanwhile the JVM starts.
+    import pyflink.fn_execution.flink_fn_execution_pb2  # noqa: F401
+
     give_up_at = time.monotonic() + _START_S
     while not port_file.exists() or port_file.stat().st_size < 4:
         if jvm.exit_code() is not None:

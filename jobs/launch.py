@@ -42,7 +42,7 @@ def launch(settings: JobSettings) -> Summary:
             record, restore_from = _plan_run(settings, folder, bundle, display)
             folder.remove_old_runs()
             folder.write(record)
-            for name in (failure.FILE, progress.READ_FILE, progress.UPDATE_FILE):
+            for name in (failure.FILE, progress.READ_FILE, progress.UPDATE_FILE, progress.STOP_FILE):
                 (folder.path / name).unlink(missing_ok=True)
             options = settings.flink.get("env.java.opts.all", "")
             jvm = start_jvm(java.executable, log_dir=folder.logs, options=options, lock=lock)

@@ -20,6 +20,7 @@ from uic.letters import LetterBox
 from uic.update import Rules
 
 _POLL_S = 0.3
+_PAUSE_S = 20
 _FULL_DISK = (os.strerror(errno.ENOSPC), "disk is full", "disk full")
 
 
@@ -108,7 +109,7 @@ class Run:
         first_done: float | None = None
         try:
             while True:
-                read = progress.read(self._folder.path / progress.READ_FILE, progress.ReadProgress, self._record.run)
+                read = self._read_progress()
                 update = self._update_progress()
                 self._display.show(read, update, self._last_checkpoint())
                 if read is not None:
@@ -131,15 +132,18 @@ class Run:
     def _stop(self) -> None:
         from jobs import environment
 
+        (self._folder.path / progress.STOP_FILE).touch()
+        give_up_at = time.monotonic() + _PAUSE_S
+        while time.monotonic() < give_up_at and not ((read := self._read_progress()) is not None and read.is_paused):
+            self._check_alive()
+            time.sleep(0.05)
         try:
             environment.stop_with_savepoint(self._client, self._checkpoints)
         except Exception as error:
             raise self._why(environment.root_cause(self._client)) from error
 
     def _sum_up(self, is_complete: bool, seconds: float, total_seconds: float) -> Summary:
-        # The operators have closed, so their last reports are complete.
-        read = progress.read(self._folder.path / progress.READ_FILE, progress.ReadProgress, self._record.run)
-        update = self._update_progress()
+        read = self._read_progress()
         box = LetterBox(self._folder.path / "letters.sqlite", writable=False)
         letters = box.counts()
         box.close()
@@ -149,10 +153,13 @@ class Run:
             lines=0 if read is None else read.lines,
             applied=0 if read is None else read.events - kept_back,
             letters=letters,
-            done=0 if update is None else update.applied + update.duplicate + update.late,
+            done=0 if read is None else read.events - read.events_before,
             seconds=seconds,
             total_seconds=total_seconds,
         )
+
+    def _read_progress(self) -> progress.ReadProgress | None:
+        return progress.read(self._folder.path / progress.READ_FILE, progress.ReadProgress, self._record.run)
 
     def _update_progress(self) -> progress.UpdateProgress | None:
         return progress.read(self._folder.path / progress.UPDATE_FILE, progress.UpdateProgress, self._record.run)

@@ -8,13 +8,18 @@ from typing import TypeVar
 
 READ_FILE = "progress.json"
 UPDATE_FILE = "applied.json"
+# The launcher makes this file to end a run: the reader pauses, so that the savepoint is quick and the counts are exact.
+STOP_FILE = "stop"
 _EVERY_S = 0.5
 _T = TypeVar("_T", "ReadProgress", "UpdateProgress")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReadProgress:
-    """What the reader has read; counts are over the whole life of the job folder, `run` tells the run that wrote it."""
+    """What the reader has read; counts are over the whole life of the job folder, `run` tells the run that wrote it.
+
+    `events_before` is the count at which this run went on. `is_paused`: nothing more is read, because the launcher asked so.
+    """
 
     run: int
     file: str
@@ -23,7 +28,9 @@ class ReadProgress:
     total_bytes: int
     lines: int
     events: int
+    events_before: int
     is_at_end: bool
+    is_paused: bool
     notices: list[str]
 
 

@@ -58,7 +58,9 @@ class ReadEvents(KeyedProcessFunction):  # type: ignore[misc]  # pyflink ships n
         self._job_dir = Path(settings.job_dir)
         self._position = runtime_context.get_state(ValueStateDescriptor(contract.POSITION, RawBytes()))
         self._finished = runtime_context.get_state(ValueStateDescriptor(contract.FINISHED, RawBytes()))
+        self._stop = self._job_dir / progress.STOP_FILE
         self._timer_at: int | None = None
+        self._events_before: int | None = None
         try:
             self._folder = EventFolder(Path(settings.events), waits=settings.waits)
             self._letters = LetterBox(self._job_dir / "letters.sqlite")
@@ -66,10 +68,6 @@ class ReadEvents(KeyedProcessFunction):  # type: ignore[misc]  # pyflink ships n
             failure.report(self._job_dir, error)
             raise
         self._pace = progress.Pace()
-
-    def close(self) -> None:
-        self._folder.close()
-        self._letters.close()
 
     def process_element(self, value: bytes, ctx: Any) -> Iterable[Row]:  # a PyFlink context
         """A heartbeat: the first one in this process starts the chain of timers."""
@@ -83,6 +81,12 @@ class ReadEvents(KeyedProcessFunction):  # type: ignore[misc]  # pyflink ships n
             return
         try:
             at = self._read_position()
+            if self._events_before is None:
+                self._events_before = at.events
+            if self._stop.exists():
+                self._report(at, is_at_end=False, is_paused=True)
+                self._set_timer(ctx, timestamp + IDLE_MS)
+                return
             chunk = self._folder.chunk(at, max_lines=CHUNK_LINES)
             events = 0
             now_ms = time.time_ns() // 1_000_000
@@ -136,7 +140,7 @@ class ReadEvents(KeyedProcessFunction):  # type: ignore[misc]  # pyflink ships n
             )
             return None
 
-    def _report(self, position: Position, *, is_at_end: bool) -> None:
+    def _report(self, position: Position, *, is_at_end: bool, is_paused: bool = False) -> None:
         """Write progress; where files before the position hold unread bytes, keep a letter that says so."""
         sizes = self._folder.sizes()
         finished = self._read_finished()
@@ -167,7 +171,9 @@ class ReadEvents(KeyedProcessFunction):  # type: ignore[misc]  # pyflink ships n
                 total_bytes=position.bytes_read + rest + ahead,
                 lines=position.lines,
                 events=position.events,
+                events_before=self._events_before or 0,
                 is_at_end=is_at_end,
+                is_paused=is_paused,
                 notices=[notice.encode("utf-8", "replace").decode() for notice in notices[:20]],
             ),
         )

@@ -40,7 +40,11 @@ class UpdateSettings:
 
 
 class UpdateMemory(KeyedProcessFunction):  # type: ignore[misc]  # pyflink ships no types
-    """Applies each event of a user to the memory in keyed state and publishes the result. Emits nothing."""
+    """Applies each event of a user to the memory in keyed state and publishes the result. Emits nothing.
+
+    In thread mode PyFlink calls `close` at the end of a drained input only, not at a stop with a savepoint or a failure:
+    nothing may depend on it, and every write here survives the end of the process as it is.
+    """
 
     def __init__(self, settings: UpdateSettings) -> None:
         self._settings = settings
@@ -60,11 +64,6 @@ class UpdateMemory(KeyedProcessFunction):  # type: ignore[misc]  # pyflink ships
             raise
         self._outcomes: Counter[Outcome] = Counter()
         self._pace = progress.Pace()
-
-    def close(self) -> None:
-        self._write_progress()
-        self._letters.close()
-        self._store.close()
 
     def process_element(self, value: bytes, ctx: Any) -> Iterable[None]:  # a PyFlink context
         try:
