@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import IO
 
+import operators
 from uic.errors import EnvironmentProblem, JobError
 
 _MAIN_CLASS = "org.apache.flink.client.python.PythonGatewayServer"
@@ -85,7 +86,8 @@ def start_jvm(java: Path, *, log_dir: Path, options: str, lock: IO[str]) -> Jvm:
     prepare_environment_variables(environment)
     environment["_PYFLINK_CONN_INFO_PATH"] = str(port_file)
     # The interpreter inside the JVM knows nothing of this one's virtual environment.
-    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    without_beam = str(Path(operators.__file__).parent / "without_beam")
+    environment["PYTHONPATH"] = os.pathsep.join([without_beam, *(path for path in sys.path if path)])
     command = [
         str(java),
         "-XX:+IgnoreUnrecognizedVMOptions",
@@ -125,8 +127,9 @@ def start_jvm(java: Path, *, log_dir: Path, options: str, lock: IO[str]) -> Jvm:
 
 
 def _connect(jvm: Jvm, port_file: Path, output: Path) -> None:
-    # This brings Apache Beam along, 4 s of imports; meanwhile the JVM starts.
-    import pyflink.fn_execution.flink_fn_execution_pb2  # noqa: F401
+    # What building the job will need; meanwhile the JVM starts. For Beam see operators/without_beam.
+    sys.modules.setdefault("apache_beam", None)  # type: ignore[arg-type]  # None is how Python is told that there is none
+    import jobs.environment  # noqa: F401
 
     give_up_at = time.monotonic() + _START_S
     while not port_file.exists() or port_file.stat().st_size < 4:
@@ -137,7 +140,7 @@ def _connect(jvm: Jvm, port_file: Path, output: Path) -> None:
             raise JobError(f"the JVM was not ready after {_START_S} s; see {output}")
         time.sleep(0.05)
     os.environ["PYFLINK_GATEWAY_PORT"] = str(struct.unpack("!I", port_file.read_bytes()[:4])[0])
-    # Otherwise PyFlink starts Beam's worker pool, which only process mode needs, and imports Beam for it (5 s).
+    # Otherwise PyFlink starts Beam's worker pool, which only process mode needs.
     os.environ["_python_worker_execution_mode"] = "process"  # noqa: SIM112  # PyFlink's own name
     from pyflink.java_gateway import get_gateway
 

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from jobs.console import Display
@@ -13,7 +14,8 @@ from jobs.job_settings import JobSettings
 from jobs.run import Run, Summary
 from operators import failure, progress
 from uic.bundle import Bundle
-from uic.errors import BadInput, JobError
+from uic.errors import BadInput, JobError, StoreError
+from uic.store.rocksdb import RocksStore, check_identity
 
 BACKENDS = ("hashmap", "rocksdb")
 
@@ -39,6 +41,7 @@ def launch(settings: JobSettings) -> Summary:
             java = find_java(dict(os.environ))
             if java.note is not None:
                 display.notice(java.note)
+            _check_store(settings, bundle)
             record, restore_from = _plan_run(settings, folder, bundle, display)
             folder.remove_old_runs()
             folder.write(record)
@@ -66,6 +69,18 @@ def _check(settings: JobSettings) -> Bundle:
         if getattr(settings, name) < 0:
             raise BadInput(f"{name}: expected seconds, 0 or more, got {getattr(settings, name)}")
     return Bundle.open(settings.bundle)
+
+
+def _check_store(settings: JobSettings, bundle: Bundle) -> None:
+    """Refuse a store of another layout or lineage here, rather than in the job after its start."""
+    store = None
+    if (settings.store / "CURRENT").exists():
+        # A store whose job died while making it cannot be read yet; the job finishes it.
+        with suppress(StoreError):
+            store = RocksStore.open_to_read(settings.store)
+            store.close()
+    if store is not None:
+        check_identity(store.identity, bundle.identity, settings.store)
 
 
 def _plan_run(settings: JobSettings, folder: JobFolder, bundle: Bundle, display: Display) -> tuple[JobRecord, Path | None]:
