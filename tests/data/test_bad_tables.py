@@ -49,6 +49,7 @@ def test_a_good_table_comes_out_as_it_went_in() -> None:
         ("item_id", [1.0, 2.5, 3.0], ["row 1 has 2.5"]),
         ("item_id", ["1", "two", "3"], ["row 0 has '1'; row 1 has 'two'"]),
         ("item_id", [1.0, float("inf"), 3.0], ["row 1 has inf"]),
+        ("item_id", [1.0, 2.0**53, 3.0], ["row 1 has 9007199254740992.0"]),  # a float no longer tells it from its neighbour
         ("item_id", np.array([1, 2**63, 3], dtype=np.uint64), ["row 1 has 9223372036854775808"]),
         ("item_id", [[1], [2], [3]], ["expected a 64-bit integer, got [1]"]),
         ("category_id", [7, 8, None], ["column category_id", "row 2 has nothing (null)"]),

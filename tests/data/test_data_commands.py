@@ -1,6 +1,8 @@
 """`uic data ...` and `uic events make` as a user calls them."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +135,13 @@ def test_show_prints_the_statistics(tmp_path: Path) -> None:
     dataset = prepare(clean(steady_log()), tmp_path / "d", settings(), source=SOURCE)
     assert json.loads(ran("show", tmp_path / "d", "--json")) == dataset.stats
     assert "900 events of 30 users" in ran("show", tmp_path / "d")
+
+
+def test_the_commands_load_no_heavy_library_before_they_run() -> None:
+    heavy = "{'pandas', 'pyarrow', 'sklearn', 'torch', 'scipy'}"
+    script = f"import sys, jobs.data, jobs.events; sys.exit(', '.join({heavy} & set(sys.modules)) or 0)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("command", [["prepare", "ml-100k"], ["prepare", "table"], ["show"]])

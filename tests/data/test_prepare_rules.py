@@ -115,6 +115,19 @@ def test_the_leak_check_fails_in_the_other_direction_too() -> None:
         build(clean(log), settings(), source=SOURCE, impressions=clean(pd.concat([shown, new])))
 
 
+@pytest.mark.parametrize("split", ["valid", "test"])
+def test_a_leak_in_one_split_alone_is_enough(split: str) -> None:
+    # A window wider than the valid part leaks there, while the whole window of a late test sample is after training.
+    log = steady_log()
+    times = build(clean(log), settings(), source=SOURCE).stats["times"]
+    inside = log["time_ms"].between(times["valid_from_ms"], times["test_from_ms"], inclusive="left")
+    leaking = inside if split == "valid" else log["time_ms"] >= times["test_from_ms"]
+    shown = log.drop(columns="behaviour").assign(label=(np.arange(len(log)) % 2).astype(np.int8))
+    shown["item_id"] = np.where(leaking & (shown["label"] == 1), 999, 100)
+    with pytest.raises(BadInput, match=f"leak check: on the {split} samples"):
+        build(clean(log), settings(), source=SOURCE, impressions=clean(shown))
+
+
 def test_leak_figures_are_what_a_loop_over_the_samples_says() -> None:
     from sklearn.metrics import roc_auc_score
 
@@ -139,6 +152,11 @@ def test_results_are_labelled_cold_user_where_most_test_users_are_new() -> None:
     assert (known["label"], known["cold_user_share"]) == ("known-user", 0)
     assert cold["label"] == "cold-user"
     assert cold["cold_user_share"] > 0.9
+    # Twenty of thirty users renamed: more than half are new, and most is what decides.
+    some = log.assign(user=np.where(log["user"].str[1:].astype(int) < 20, newcomers["user"], log["user"]))
+    mostly = build(clean(some), settings(), source=SOURCE).stats
+    assert 0.5 < mostly["cold_user_share"] < 0.9
+    assert mostly["label"] == "cold-user"
     assert cold["median_lifetime_minutes"] < 600 < known["median_lifetime_minutes"]
 
 
