@@ -52,7 +52,36 @@ def configuration(
     return chosen
 
 
-def start(settings: dict[str, str], read: ReadSettings, update: UpdateSettings) -> Any:  # a PyFlink JobClient
+class RunningJob:
+    """The job on the embedded cluster."""
+
+    def __init__(self, client: Any) -> None:  # a PyFlink JobClient
+        self._client = client._j_job_client
+        # Asked for at once: when the job has failed, its cluster is gone and answers nothing any more.
+        self._result = self._client.getJobExecutionResult()
+
+    def is_over(self) -> bool:
+        """Whether it has ended, in whatever way."""
+        return bool(self._result.isDone())
+
+    def stop_with_savepoint(self, target: Path) -> str:
+        """Stop in order and keep all state in a savepoint; not drained, so that it can be continued. Returns where it is."""
+        formats = get_gateway().jvm.org.apache.flink.core.execution.SavepointFormatType
+        savepoint = str(self._client.stopWithSavepoint(False, target.as_uri(), formats.CANONICAL).get())
+        # The savepoint is there before the operators have come to their end.
+        self._result.get()
+        return savepoint
+
+    def why_it_failed(self) -> str:
+        """The innermost of Java's exceptions, in one line."""
+        try:
+            self._result.get()
+        except Exception as error:  # PyFlink turns Java's exceptions into several kinds of its own
+            return innermost(str(error))
+        return "it ended by itself"
+
+
+def start(settings: dict[str, str], read: ReadSettings, update: UpdateSettings) -> RunningJob:
     """Build the graph and start it on the embedded cluster.
 
     heartbeat (Java, once a second) -> reader, keyed by a constant -> update operator, keyed by user -> nothing
@@ -72,29 +101,15 @@ def start(settings: dict[str, str], read: ReadSettings, update: UpdateSettings) 
     updates = key_by_first_field(events).process(UpdateMemory(update), Types.BYTE())
     updates.name("update memory").uid(contract.UPDATE)
     updates._j_data_stream.sinkTo(jvm.org.apache.flink.streaming.api.functions.sink.v2.DiscardingSink())
-    return environment.execute_async("uic")
+    return RunningJob(environment.execute_async("uic"))
 
 
-def stop_with_savepoint(client: Any, target: Path) -> str:  # a PyFlink JobClient
-    """Stop in order and keep all state in a savepoint; not drained, so that it can be continued. Returns where it is."""
-    formats = get_gateway().jvm.org.apache.flink.core.execution.SavepointFormatType
-    savepoint = str(client._j_job_client.stopWithSavepoint(False, target.as_uri(), formats.CANONICAL).get())
-    # The savepoint is there before the operators have closed.
-    client._j_job_client.getJobExecutionResult().get()
-    return savepoint
+def innermost(stack_trace: str) -> str:
+    """The line of a Java stack trace that says what went wrong first.
 
-
-def root_cause(client: Any) -> str:  # a PyFlink JobClient
-    """Why a failed job failed: the innermost of Java's exceptions, in one line."""
-    from py4j.protocol import Py4JJavaError
-
-    try:
-        client._j_job_client.getJobExecutionResult().get()
-    except Py4JJavaError as error:
-        cause = error.java_exception
-        while cause.getCause() is not None:
-            cause = cause.getCause()
-        return str(cause.toString()).strip().splitlines()[0]
-    except Exception as error:
-        return str(error).strip().splitlines()[-1]
-    return "no cause was given"
+    >>> innermost("JobExecutionException: failed\\n\\tat a.b(C.java:1)\\nCaused by: java.io.IOException: no\\n\\tat d.e(F:2)")
+    'java.io.IOException: no'
+    """
+    lines = [line.strip() for line in stack_trace.strip().splitlines()]
+    causes = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
+    return causes[-1] if causes else lines[0]

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import signal
 import time
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from uic.update import Rules
 
 _POLL_S = 0.3
 _PAUSE_S = 20
+_FULL_BYTES = 4 << 20
 _FULL_DISK = (os.strerror(errno.ENOSPC), "disk is full", "disk full")
 
 
@@ -63,7 +65,7 @@ class Run:
         self._display = display
         self._checkpoints = folder.checkpoints_of(record.run)
         self._is_stopping = False
-        self._client: Any = None  # a PyFlink JobClient
+        self._job: Any = None  # an environment.RunningJob, whose module imports PyFlink
 
     def start(self, bundle: Bundle, restore_from: Path | None) -> None:
         """Submit the job to the cluster inside the JVM."""
@@ -99,9 +101,9 @@ class Run:
             keep_at=None if settings.keep_at is None else str(settings.keep_at.absolute()),
         )
         try:
-            self._client = environment.start(flink, read, update)
+            self._job = environment.start(flink, read, update)
         except Exception as error:
-            raise self._why(str(error).strip().splitlines()[0]) from error
+            raise self._why(environment.innermost(str(error))) from error
 
     def watch(self, started: float) -> Summary:
         """Wait for the end of the input, a signal or a failure; stop with a savepoint and sum up."""
@@ -138,9 +140,9 @@ class Run:
             self._check_alive()
             time.sleep(0.05)
         try:
-            environment.stop_with_savepoint(self._client, self._checkpoints)
+            self._job.stop_with_savepoint(self._checkpoints)
         except Exception as error:
-            raise self._why(environment.root_cause(self._client)) from error
+            raise self._why(environment.innermost(str(error))) from error
 
     def _sum_up(self, is_complete: bool, seconds: float, total_seconds: float) -> Summary:
         read = self._read_progress()
@@ -171,12 +173,12 @@ class Run:
         if (failed := failure.read_report(self._folder.path)) is not None:
             raise self._why(f"{failed.kind}: {failed.message}")
         try:
-            is_failed = str(self._client.get_job_status().result().name) in ("FAILED", "CANCELED", "FAILING")
+            is_over = self._job.is_over()
         except Exception as error:
             time.sleep(_POLL_S)  # the JVM's end shows here before its exit code is known
-            raise self._why(str(error).strip().splitlines()[-1]) from error
-        if is_failed:
-            raise self._why(environment.root_cause(self._client))
+            raise self._why(environment.innermost(str(error))) from error
+        if is_over:
+            raise self._why(self._job.why_it_failed())
 
     def _why(self, cause: str) -> UicError:
         """The error to end with, from what is known: an operator's own report first, then the JVM's end, then `cause`."""
@@ -186,7 +188,8 @@ class Run:
             cause = failed.message if failed.is_ours else f"{failed.kind}: {failed.message}"
         elif self._jvm.exit_code() is not None:
             cause = f"the JVM ended with code {self._jvm.exit_code()}; run again to go on"
-        if any(sign in cause for sign in _FULL_DISK):
+        is_full = shutil.disk_usage(self._folder.path).free < _FULL_BYTES
+        if is_full or any(sign in cause for sign in _FULL_DISK):
             return EnvironmentProblem(f"{self._folder.path} or {self._record.store}: the disk is full: {cause}{log}")
         return JobError(f"the job failed: {cause}{log}")
 

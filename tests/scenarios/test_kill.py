@@ -175,8 +175,9 @@ def test_watching_applies_what_arrives_and_stops_with_a_signal(job: Job) -> None
     (job.events / "part-000a.jsonl").write_bytes(b'{"user_id": "u1"}\n')
     said = job.run()
     assert "reading has passed it (now in part-002.jsonl)" in said.replace("\n", " ")
-    # A bundle of another layout cannot go on with this state.
+    # A bundle of another layout cannot go on with this state, whichever store it would publish to.
     job.bundle = toy.make_bundle(job.root / "other", slots=5)
+    job.store = job.root / "other-store"
     process = job.start()
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 2
