@@ -49,15 +49,15 @@ class MemoryLayout:
 
     @cached_property
     def tensors(self) -> tuple[TensorSpec, ...]:
-        """The tensors in packed order (mimn-spec: h, r, M, g, sum of a, sum of e, n; with MIU S; last_output also its mask)."""
+        """The tensors in packed order (the paper's letters where it has them)."""
         v = self.variant
         specs = [
             TensorSpec("controller", (v.controller_units,)),  # h, the controller's state
             TensorSpec("read", (v.slot_width,)),  # r, the last read vector
             TensorSpec("slots", (v.slots, v.slot_width)),  # M, the memory slots
             TensorSpec("utilization", (v.slots,)),  # g, the accumulated write weight
-            TensorSpec("add_sum", (v.slot_width,)),  # sum of add vectors = the official A, summed over its slots
-            TensorSpec("event_sum", (v.event_width,)),  # sum of event embeddings
+            TensorSpec("add_pool", (v.slot_width,)),  # sum or mean of add vectors (Variant.pooling)
+            TensorSpec("event_pool", (v.event_width,)),  # sum or mean of event embeddings
             TensorSpec("applied", (1,)),  # n, events applied, as the step counts them
         ]
         if v.miu:

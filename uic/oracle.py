@@ -62,8 +62,8 @@ class NumpyStep:
             "read": np.einsum("bm,bmd->bd", read_BM, s["slots"]),  # 5
             "slots": slots_BMD,
             "utilization": s["utilization"] + increment_BM,
-            "add_sum": s["add_sum"] + add_BD,
-            "event_sum": s["event_sum"] + x_BX,
+            "add_pool": self._pool(s["add_pool"], add_BD, s["applied"]),
+            "event_pool": self._pool(s["event_pool"], x_BX, s["applied"]),
             "applied": s["applied"] + 1.0,
         }
         self.margin_B = np.full(len(x_BX), np.inf)
@@ -82,6 +82,11 @@ class NumpyStep:
             if v.miu_readout == "last_output":
                 after["last_channels"] = chosen_BM
         return after
+
+    def _pool(self, pool: Float64, new: Float64, applied_B1: Float64) -> Float64:
+        if self._layout.variant.pooling == "sum":
+            return pool + new
+        return (pool * applied_B1 + new) / (applied_B1 + 1.0)
 
     def _gru(self, name: str, x: Float64, h: Float64) -> Float64:
         w = self._weights

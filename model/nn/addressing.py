@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
 
 _EPSILON = 1e-8
 
@@ -27,28 +26,26 @@ def content_weights(keys_BND: Tensor, strength_BN1: Tensor | None, slots_BMD: Te
     return torch.softmax(similarity, dim=-1)
 
 
-def strength(raw: Tensor) -> Tensor:
-    """beta = 2 (softplus(raw) + 1), at least 2."""
-    return 2.0 * (softplus(raw) + 1.0)
+def circular_shifts(slots: int) -> Tensor:
+    """[M, 3M]: w times it is w itself, w moved on by one slot, and w moved back by one, side by side."""
+    stay = torch.eye(slots)
+    return torch.cat([stay, stay.roll(1, dims=1), stay.roll(-1, dims=1)], dim=1)
 
 
 class ShiftAndSharpen:
     """C(w) = sharp(shift(w)): a three-tap circular shift, then a power, as the authors' code re-balances the write weight.
 
-    shift(w)_i = s_0 w_i + s_1 w_{i-1} + s_2 w_{i+1} with s = softmax(taps); sharp(v) = v^gamma / sum v^gamma with
-    gamma = 4 (softplus(raw) + 1).
+    shift(w)_i = s_0 w_i + s_1 w_{i-1} + s_2 w_{i+1} with s = softmax(taps); sharp(v) = v^power / sum v^power.
     """
 
-    def __init__(self, taps_B3: Tensor, raw_power_B1: Tensor) -> None:
-        self._taps_B3 = torch.softmax(taps_B3, dim=-1)
-        self._power_B1 = 4.0 * (softplus(raw_power_B1) + 1.0)
+    def __init__(self, taps_B3: Tensor, power_B1: Tensor, shifts_M3M: Tensor) -> None:
+        self._taps_B13 = torch.softmax(taps_B3, dim=-1).unsqueeze(-2)
+        self._power_B1 = power_B1
+        self._shifts_M3M = shifts_M3M
 
     def __call__(self, weights_BM: Tensor) -> Tensor:
-        stay, from_before, from_after = self._taps_B3.unsqueeze(-2).unbind(-1)
-        last, first = weights_BM[..., -1:], weights_BM[..., :1]
-        before_BM = torch.cat([last, weights_BM[..., :-1]], -1)
-        after_BM = torch.cat([weights_BM[..., 1:], first], -1)
-        mixed_BM = stay * weights_BM + from_before * before_BM + from_after * after_BM
+        shifted_B3M = torch.unflatten(weights_BM @ self._shifts_M3M, -1, (3, -1))
+        mixed_BM = (self._taps_B13 @ shifted_B3M).squeeze(-2)
         # Divided by the largest first: the quotient is the same, but a power of 84 underflows to 0/0 without it.
         relative_BM = mixed_BM / mixed_BM.detach().amax(-1, keepdim=True)
         powered_BM = relative_BM**self._power_B1

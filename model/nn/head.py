@@ -86,19 +86,20 @@ class CtrHead(nn.Module):
     def inputs(self, step: MimnStep, state: MimnState, candidate_BNX: Tensor, features_BNC: Tensor | None = None) -> Tensor:
         """What the MLP sees, [B, N, I]."""
         v = self.variant
-        if v.pooling == "mean":
-            applied = state.applied.clamp_min(1.0)
-            pooled, added = state.event_sum / applied, state.add_sum / applied
-        else:
-            pooled, added = state.event_sum, state.add_sum / v.slots
-        parts = [candidate_BNX, pooled.unsqueeze(1).expand_as(candidate_BNX), step.candidate_read(state, candidate_BNX)]
+        # The authors' feature is the mean over slots of the sum of add vectors; a mean over events needs no such scale.
+        added_BD = state.add_pool / v.slots if v.pooling == "sum" else state.add_pool
+        parts = [
+            candidate_BNX,
+            state.event_pool.unsqueeze(1).expand_as(candidate_BNX),
+            step.candidate_read(state, candidate_BNX),
+        ]
         if v.miu:
             channels_BMD = state.channels
             assert channels_BMD is not None
             if state.last_channels is not None:
                 channels_BMD = channels_BMD * state.last_channels.unsqueeze(-1)
             parts.append(self.attention(candidate_BNX, channels_BMD))
-        parts.append(added.unsqueeze(1) * candidate_BNX)
+        parts.append(added_BD.unsqueeze(1) * candidate_BNX)
         if features_BNC is not None:
             parts.append(features_BNC)
         return torch.cat(parts, dim=-1)

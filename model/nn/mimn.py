@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch.nn.functional import linear, softplus
 
-from model.nn.addressing import ShiftAndSharpen, content_weights, shares, strength
+from model.nn.addressing import ShiftAndSharpen, circular_shifts, content_weights, shares
 from model.nn.gru import GruCell, GruInput
 from uic.memory import MemoryLayout
 from uic.variant import Variant
@@ -29,8 +29,8 @@ class MimnState(NamedTuple):
     read: Tensor  # [B, D]
     slots: Tensor  # [B, M, D]
     utilization: Tensor  # [B, M]
-    add_sum: Tensor  # [B, D]
-    event_sum: Tensor  # [B, X]
+    add_pool: Tensor  # [B, D]
+    event_pool: Tensor  # [B, X]
     applied: Tensor  # [B, 1]
     channels: Tensor | None = None  # [B, M, D]
     last_channels: Tensor | None = None  # [B, M]
@@ -87,6 +87,8 @@ class MimnStep(nn.Module):
         # The same for every user, drawn once and never trained; part of the weights all the same.
         self.register_buffer("initial_slots", torch.randn(v.slots, v.slot_width) * 1e-5)
         self.initial_slots: Tensor
+        self.register_buffer("shifts_M3M", circular_shifts(v.slots), persistent=False)
+        self.shifts_M3M: Tensor
         if v.key_memory:
             self.key_memory = nn.Parameter(torch.randn(v.slots, v.slot_width) * 0.5)
         if v.mur == "transfer":
@@ -110,8 +112,8 @@ class MimnStep(nn.Module):
             read=torch.tanh(self.initial_read).expand(batch, -1),
             slots=slots.expand(batch, -1, -1),
             utilization=zeros(v.slots),
-            add_sum=zeros(v.slot_width),
-            event_sum=zeros(v.event_width),
+            add_pool=zeros(v.slot_width),
+            event_pool=zeros(v.event_width),
             applied=zeros(1),
             channels=zeros(v.slots, v.slot_width) if v.miu else None,
             last_channels=zeros(v.slots) if v.miu and v.miu_readout == "last_output" else None,
@@ -147,15 +149,16 @@ class MimnStep(nn.Module):
             if v.miu_memory == "before":
                 source_BMD = source_BMD.detach()
             channels_BMD, chosen_BM = self._induce(channels_BMD, source_BMD, read_weights_BM, event.channels)
+        applied_B1 = state.applied + 1.0
         after = MimnState(
             controller=h_BH,
             read=read_BD,
             slots=slots_BMD,
             utilization=state.utilization + increment_BM,
-            # The mean over slots of the official A_t is this sum divided by m, because write weights sum to 1.
-            add_sum=state.add_sum + add_BD,
-            event_sum=state.event_sum + event.event,
-            applied=state.applied + 1.0,
+            # The mean over slots of the official A_t is the sum of add vectors over m, because write weights sum to 1.
+            add_pool=self._pool(state.add_pool, add_BD, applied_B1),
+            event_pool=self._pool(state.event_pool, event.event, applied_B1),
+            applied=applied_B1,
             channels=channels_BMD,
             last_channels=chosen_BM if v.miu_readout == "last_output" else None,
         )
@@ -179,6 +182,10 @@ class MimnStep(nn.Module):
         """o_t of a memory: what the official cell returns for the last event, [B, O]."""
         return self.to_output(torch.cat([state.controller, state.read], -1)).clamp(-_CLIP, _CLIP)  # type: ignore[no-any-return]  # torch: Module returns Any
 
+    def _pool(self, pool: Tensor, new: Tensor, applied_B1: Tensor) -> Tensor:
+        """The sum or the mean of all vectors so far; the mean moves by (new - mean) / n, so no rounding piles up."""
+        return pool + new if self.variant.pooling == "sum" else pool + (new - pool) / applied_B1
+
     def _utilization_feature(self, utilization_BM: Tensor) -> Tensor:
         g = utilization_BM.detach()
         return shares(g) if self.variant.utilization == "share" else g / _RAW_UTILIZATION_SCALE
@@ -198,7 +205,7 @@ class MimnStep(nn.Module):
         v = self.variant
         return content_weights(
             torch.tanh(heads_BNP[..., : v.slot_width]),
-            strength(heads_BNP[..., v.slot_width : v.slot_width + 1]) if v.temperature else None,
+            2.0 * (softplus(heads_BNP[..., v.slot_width : v.slot_width + 1]) + 1.0) if v.temperature else None,
             slots_BMD,
             torch.tanh(self.key_memory) if v.key_memory else None,
         )
@@ -207,7 +214,8 @@ class MimnStep(nn.Module):
         """The write weight after memory utilization regularisation, and what it adds to g (Eq. 5 to 7)."""
         v = self.variant
         if v.mur == "shift":
-            balance = ShiftAndSharpen(head[..., v.slot_width + 2 : v.slot_width + 5], head[..., v.slot_width + 5 :])
+            power_B1 = 4.0 * (softplus(head[:, v.slot_width + 5 :]) + 1.0)
+            balance = ShiftAndSharpen(head[:, v.slot_width + 2 : v.slot_width + 5], power_B1, self.shifts_M3M)
             balanced = balance(weights_BM)
             return balanced, balance(balanced.detach())
         if v.mur == "transfer":

@@ -69,6 +69,6 @@ def _reset(after: MimnState, initial: MimnState, real_B: Tensor) -> MimnState:
     fresh = {
         name: _where(real_B, new, start)
         for name, new, start in zip(after._fields, after, initial, strict=True)
-        if name in ("controller", "slots", "add_sum", "channels") and new is not None and start is not None
+        if name in ("controller", "slots", "add_pool", "channels") and new is not None and start is not None
     }
     return after._replace(**fresh)
