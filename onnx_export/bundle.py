@@ -105,17 +105,3 @@ def initial_memory(model: MimnCtr, layout: MemoryLayout, version: int) -> UserMe
     with torch.no_grad():
         state_F = model.initial_state(1).pack()[0].cpu().numpy()
     return UserMemory(state_F=state_F, fingerprints=bytes(16 * layout.ring_size), bundle_version=version)
-
-
-def load_weights(model: MimnCtr, bundle: Bundle) -> None:
-    """Put a bundle's weights into a model whose vocabularies begin with the bundle's; new rows start at the unknown row."""
-    state = model.state_dict()
-    for name, value in bundle.weights().items():
-        state[name] = torch.from_numpy(value.copy())
-    for name, table in zip(("items", "categories"), bundle.embeddings(), strict=True):
-        rows = state[f"embedding.{name}.weight"]
-        known = torch.from_numpy(np.array(table))
-        rows[: len(known)] = known
-        # An id that was unknown until now goes on from what unknown ids have learned.
-        rows[len(known) :] = known[1]
-    model.load_state_dict(state)

@@ -1,6 +1,7 @@
 """How a model is trained: everything that the bundle's manifest records beside the data and the variant."""
 
 import dataclasses
+import datetime
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,31 +24,36 @@ class TrainConfig:
     clip_norm          the gradient is cut to this norm
     patience           epochs without a better validation AUC before training stops
     exclude_days       days (YYYY-MM-DD, UTC) whose samples are not trained on; their events stay in the histories
-    threads            CPU threads of torch; 0 leaves its default
+    threads            CPU threads of torch; the operations are small, so a second thread waits more than it works
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  # read by pydantic, never changed
 
     targets: Literal["all", "last"] = "all"
     history: Literal["full", "none"] = "full"
-    epochs: int = 10
-    batch_users: int = 64
-    chunk: int = 64
-    samples_per_step: int = 1024
+    epochs: int = 12
+    batch_users: int = 32
+    chunk: int = 32
+    samples_per_step: int = 256
     learning_rate: float = 1e-3
     decay: float = 1.0
     weight_decay: float = 1e-6
     loss: CtrLoss = "bce"
     regulariser: Regulariser = "share"
-    regulariser_weight: float = 0.05
+    regulariser_weight: float = 0.01
     clip_norm: float = 5.0
     patience: int = 3
     exclude_days: tuple[str, ...] = ()
     seed: int = 7
     device: str = "cpu"
-    threads: int = 0
+    threads: int = 1
 
     def __post_init__(self) -> None:
+        for day in self.exclude_days:
+            try:
+                datetime.date.fromisoformat(day)
+            except ValueError:
+                raise BadInput(f"train.exclude_days: expected YYYY-MM-DD, got {day!r}") from None
         for name in ("epochs", "batch_users", "chunk", "samples_per_step", "patience"):
             if getattr(self, name) < 1:
                 raise BadInput(f"train.{name}: expected at least 1, got {getattr(self, name)}")

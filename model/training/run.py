@@ -22,7 +22,9 @@ import torch
 from model.data.vocabulary import Vocabularies
 from model.nn.ctr import MimnCtr
 from model.training.config import TrainConfig
+from model.training.weights import load_weights
 from uic import artefact
+from uic.bundle import Bundle
 from uic.errors import BadInput
 from uic.variant import Variant
 
@@ -78,10 +80,18 @@ class Run:
     vocabularies: Vocabularies
 
     @classmethod
-    def create(cls, path: Path, plan: RunPlan, vocabularies: Vocabularies) -> "Run":
-        with artefact.new_directory(path, KIND, replace=True) as partial:
+    def create(
+        cls, path: Path, plan: RunPlan, vocabularies: Vocabularies, *, parent: Bundle | None = None, replace: bool = False
+    ) -> "Run":
+        """Make the directory of a run; with a parent bundle its weights are what training starts from."""
+        with artefact.new_directory(path, KIND, replace=replace) as partial:
             (partial / "run.json").write_text(json.dumps(dataclasses.asdict(plan), indent=2) + "\n")
             vocabularies.save(partial / "vocabulary.npz")
+            if parent is not None:
+                run = cls(partial, plan, vocabularies)
+                model = run.model()
+                load_weights(model, parent)
+                run.save("parent.pt", {"model": model.state_dict()})
         return cls(path, plan, vocabularies)
 
     @classmethod

@@ -52,8 +52,9 @@ def train(
     model.to(config.device)
     optimiser = _optimiser(model, config)
     histories = Histories.of(dataset, run.vocabularies.items, run.vocabularies.categories)
-    places = histories.places(training_samples(histories, run), run.plan.features, last_only=config.targets == "last")
-    valid = histories.places((histories.samples["split"] == "valid").to_numpy(), run.plan.features)
+    chosen, held_out = training_samples(histories, run)
+    places = histories.places(chosen, run.plan.features, last_only=config.targets == "last")
+    valid = histories.places(held_out, run.plan.features)
     if not len(places) or not len(valid):
         raise BadInput(f"{dataset.path}: expected samples to train and validate on, got {len(places)} and {len(valid)} places")
 
@@ -135,22 +136,28 @@ def sample_losses(model: MimnCtr, states_PF: Tensor, places: Places, config: Tra
     return losses_PN[mask]
 
 
-def training_samples(histories: Histories, run: Run) -> NDArray[np.bool_]:
-    """Which samples a run trains on: the training split, or [since, until) where given, less the excluded days."""
+def training_samples(histories: Histories, run: Run) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which samples a run trains on, and which it validates on.
+
+    The dataset's own splits; or, where the run has a window [since, until), its samples of whichever split: the latest tenth of
+    them is held out for validation. Samples of excluded days are not trained on; their events stay in the histories.
+    """
     table, plan = histories.samples, run.plan
     time_ms = table["time_ms"].to_numpy()
     if plan.since_ms is None and plan.until_ms is None:
-        chosen = (table["split"] == "train").to_numpy()
+        chosen, held_out = (table["split"] == "train").to_numpy(), (table["split"] == "valid").to_numpy()
     else:
-        chosen = np.ones(len(table), dtype=bool)
+        window = np.ones(len(table), dtype=bool)
         if plan.since_ms is not None:
-            chosen &= time_ms >= plan.since_ms
+            window &= time_ms >= plan.since_ms
         if plan.until_ms is not None:
-            chosen &= time_ms < plan.until_ms
+            window &= time_ms < plan.until_ms
+        cut_ms = np.quantile(time_ms[window], 0.9, method="higher") if window.any() else 0
+        chosen, held_out = window & (time_ms < cut_ms), window & (time_ms >= cut_ms)
     for day in plan.config.exclude_days:
         start_ms = int(np.datetime64(day, "D").astype("datetime64[ms]").astype(np.int64))
         chosen &= ~((time_ms >= start_ms) & (time_ms < start_ms + _DAY_MS))
-    return chosen
+    return chosen, held_out
 
 
 def _reads(
