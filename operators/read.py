@@ -17,7 +17,7 @@ from pyflink.datastream import KeyedProcessFunction, ProcessFunction
 from pyflink.datastream.state import ValueStateDescriptor
 
 from operators import contract, failure, progress, wire
-from operators.lines import EventFolder, Line, Position, surprises
+from operators.lines import EventFolder, Line, Position, Surprise, surprises
 from operators.types import RawBytes
 from uic.errors import InvalidEvent
 from uic.event import MAX_EVENT_BYTES, BehaviourEvent, parse_event
@@ -61,6 +61,7 @@ class ReadEvents(KeyedProcessFunction):  # type: ignore[misc]  # pyflink ships n
         self._stop = self._job_dir / progress.STOP_FILE
         self._timer_at: int | None = None
         self._events_before: int | None = None
+        self._noticed: set[Surprise] = set()
         try:
             self._folder = EventFolder(Path(settings.events), waits=settings.waits)
             self._letters = LetterBox(self._job_dir / "letters.sqlite")
@@ -145,12 +146,16 @@ class ReadEvents(KeyedProcessFunction):  # type: ignore[misc]  # pyflink ships n
         sizes = self._folder.sizes()
         finished = self._read_finished()
         notices = []
-        for name, read, size in surprises(sizes, finished, position):
+        for surprise in surprises(sizes, finished, position):
+            name, read, size = surprise
             path = Path(self._settings.events) / name
             notices.append(
                 f"{path}: {size} bytes, of which {read} were read; reading has passed it (now in {position.file}). "
                 f"To have the rest applied, put it into a file with a name after {max(sizes)}"
             )
+            if surprise in self._noticed:
+                continue
+            self._noticed.add(surprise)
             self._letters.put(
                 "dead",
                 reason="out_of_order" if read == 0 else "changed_after_reading",
