@@ -79,7 +79,7 @@ def ml100k_command(
             overwrite=overwrite,
             report=report,
         )
-    _summarise(console, dataset)
+    summarise(console, dataset)
 
 
 @prepare_app.command("table")
@@ -146,7 +146,7 @@ def table_command(
             overwrite=overwrite,
             report=report,
         )
-    _summarise(console, dataset)
+    summarise(console, dataset)
 
 
 @data_app.command("show")
@@ -164,7 +164,7 @@ def show_command(
     if as_json:
         Console().print_json(data=opened.stats)
     else:
-        _summarise(Console(), opened)
+        summarise(Console(), opened)
 
 
 def prepare_ml100k(
@@ -301,7 +301,7 @@ def _stages(console: Console) -> Iterator[Report]:
         yield report
 
 
-def _summarise(console: Console, dataset: "Dataset") -> None:
+def summarise(console: Console, dataset: "Dataset") -> None:
     stats: Stats = dataset.stats
     console.print(
         f"\n{stats['source']['name']}: {stats['events']} events of {stats['users']} users, {stats['items']} items", end=""

@@ -9,6 +9,7 @@ Everything is computed in float64, so that a difference is one of the equations 
 """
 
 import json
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,12 +46,17 @@ def check(path: Path) -> list[Difference]:
     """Compute everything that a golden file holds; one difference a tensor, in the file's order."""
     arrays, meta = _load(path)
     name = str(meta.get("name", ""))
-    if "in/x" in arrays:
-        computed = _check_cell(arrays, meta)
-    elif name.startswith("MIMN"):
-        computed = _check_model(arrays, meta)
-    else:
-        raise BadInput(f"{path}: golden vectors of {name or 'an unknown model'}; expected a MIMN cell or model")
+    try:
+        if "in/x" in arrays:
+            computed = _check_cell(arrays, meta)
+        elif name.startswith("MIMN"):
+            computed = _check_model(arrays, meta)
+        else:
+            raise BadInput(f"{path}: golden vectors of {name or 'an unknown model'}; expected a MIMN cell or model")
+    except KeyError as error:
+        raise BadInput(f"{path}: expected the key {error}, but the file has none") from error
+    except (RuntimeError, IndexError) as error:  # what torch raises where shapes or rows do not fit
+        raise BadInput(f"{path}: its tensors do not fit together: {error}") from error
     return list(_compare(path, arrays, computed))
 
 
@@ -59,7 +65,9 @@ def _load(path: Path) -> tuple[Arrays, dict[str, Any]]:
         with np.load(path, allow_pickle=False) as npz:
             meta = json.loads(str(npz["meta"]))
             arrays = {key: torch.from_numpy(npz[key]) for key in npz.files if key != "meta"}
-    except (OSError, ValueError, KeyError) as error:
+        if not isinstance(meta, dict):
+            raise ValueError("meta is not a JSON object")
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise BadInput(f"{path}: expected golden vectors (.npz with W/, in/, out/ and meta): {error}") from error
     return {key: value.double() if value.is_floating_point() else value.long() for key, value in arrays.items()}, meta
 

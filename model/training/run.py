@@ -17,7 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from model.data.vocabulary import Vocabularies
 from model.nn.ctr import MimnCtr
@@ -102,6 +104,19 @@ class Run:
         except (OSError, ValueError, TypeError) as error:
             raise BadInput(f"{path / 'run.json'}: the plan of the run cannot be read: {error}") from error
         return cls(path, plan, Vocabularies.load(path / "vocabulary.npz"))
+
+    def with_epochs(self, epochs: int) -> "Run":
+        """The same run with another number of epochs: what may change between two starts."""
+        return dataclasses.replace(self, plan=dataclasses.replace(self.plan, train={**self.plan.train, "epochs": epochs}))
+
+    def utilization_shares(self) -> NDArray[np.float32]:
+        """Sorted shares of the slots, [P, M], of the memories at the validation places of the best epoch."""
+        try:
+            with np.load(self.path / "utilization.npz", allow_pickle=False) as arrays:
+                shares: NDArray[np.float32] = arrays["shares"]
+        except FileNotFoundError:
+            raise BadInput(f"{self.path}: no epoch has been trained yet; `uic train` goes on with it") from None
+        return shares
 
     @property
     def metrics(self) -> dict[str, Any]:

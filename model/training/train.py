@@ -59,10 +59,10 @@ def train(
         raise BadInput(f"{dataset.path}: expected samples to train and validate on, got {len(places)} and {len(valid)} places")
 
     metrics, first = _resume(run, model, optimiser)
+    if metrics["epochs"] and first - 1 - metrics["best_epoch"] >= config.patience:
+        return
     with SummaryWriter(str(run.path / "tensorboard"), purge_step=first) as board:
         for epoch in range(first, config.epochs + 1):
-            if metrics["finished"] and epoch > first:
-                break
             began = time.monotonic()
             for group in optimiser.param_groups:
                 group["lr"] = config.learning_rate * config.decay ** (epoch - 1)

@@ -1,0 +1,84 @@
+"""The command `uic`. Each group of commands is a module; heavy libraries load only in the command that needs them."""
+
+import errno
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jobs.data import data_app
+from jobs.demo import demo_command
+from jobs.dlq import dlq_app
+from jobs.events import events_app
+from jobs.export import export_command
+from jobs.golden import golden_app
+from jobs.job import job_app
+from jobs.score import score_command, user_app
+from jobs.settings import load_settings
+from jobs.train import evaluate_command, plot_app, train_command
+from jobs.verify import verify_command
+from uic.errors import UicError
+
+app = typer.Typer(
+    name="uic",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="User Interest Center: lifelong user interest, kept up to date by a stream. Start with `uic demo`.",
+)
+app.command("demo")(demo_command)
+app.add_typer(data_app, name="data")
+app.command("train")(train_command)
+app.command("evaluate")(evaluate_command)
+app.command("export")(export_command)
+app.add_typer(events_app, name="events")
+app.add_typer(job_app, name="job")
+app.add_typer(dlq_app, name="dlq")
+app.add_typer(user_app, name="user")
+app.command("score")(score_command)
+app.command("verify")(verify_command)
+app.add_typer(plot_app, name="plot")
+app.add_typer(golden_app, name="golden")
+
+
+@app.callback()
+def settings_callback(
+    ctx: typer.Context,
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="Settings; default: uic.yaml here, if any.")] = None,
+) -> None:
+    """User Interest Center: lifelong user interest, kept up to date by a stream. Start with `uic demo`."""
+    ctx.obj = load_settings(config)
+
+
+@app.command("version")
+def version_command() -> None:
+    """Print the version."""
+    typer.echo(version("user-interest-center"))
+
+
+def main() -> None:
+    """Run the command line; a UicError is printed without a traceback and ends with exit code 2."""
+    try:
+        app()
+    except UicError as error:
+        typer.echo(f"{type(error).__name__}: {error}", err=True)
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        extra = {"torch": "train", "pandas": "train", "sklearn": "train", "onnx": "export", "pyflink": "stream"}
+        name = (error.name or "").partition(".")[0]
+        if name not in extra:
+            raise
+        wanted = f"pip install 'user-interest-center[{extra[name]}]'"
+        typer.echo(f"EnvironmentProblem: this command needs {name}, which is not installed: {wanted}", err=True)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        where = error.filename or "a folder this command writes to"
+        typer.echo(f"EnvironmentProblem: {where}: no space left on the disk; nothing finished was changed", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

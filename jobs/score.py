@@ -1,0 +1,142 @@
+"""`uic score` and `uic user show`: what is remembered of one user, and what it says about candidates."""
+
+import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from uic.errors import BadInput
+
+if TYPE_CHECKING:
+    from uic.bundle import Bundle
+    from uic.memory import UserMemory
+    from uic.store.rocksdb import RocksStore
+
+user_app = typer.Typer(help="What is remembered of a user.", no_args_is_help=True)
+
+BundleOption = Annotated[Path, typer.Option(help="The bundle that the memories were made with.")]
+StoreOption = Annotated[Path | None, typer.Option(help="The online store; default: store.path of uic.yaml.")]
+
+
+@user_app.callback()
+def _user() -> None:
+    """What is remembered of a user."""
+
+
+def score_command(
+    ctx: typer.Context,
+    user: Annotated[str, typer.Option(help="The user.")],
+    items: Annotated[str, typer.Option(help="Candidates: item ids, or item:category, separated by commas.")],
+    bundle: BundleOption,
+    store: StoreOption = None,
+) -> None:
+    """Score candidates from a user's memory.
+
+    Example: uic score --user 196 --items 242,302:9 --bundle bundles/first
+    """
+    from serving.scorer import Scorer
+
+    opened, memories = open_pair(bundle, store or ctx.obj.store.path)
+    try:
+        item_ids, category_ids = parse_candidates(items)
+        scores = Scorer(opened, memories).score(user, item_ids, category_ids)
+    finally:
+        memories.close()
+    console = Console(soft_wrap=True, highlight=False)
+    if scores.found == "initial":
+        console.print(f"user {user!r} is not in the store: scored from the initial memory")
+    else:
+        console.print(f"user {user!r}: memory after {scores.memory.sequence} events")
+    unknown = opened.items.rows(item_ids) == 1
+    table = Table("item", "category", "P(click)", "")
+    for item, category, probability, new in zip(item_ids, category_ids, scores.probability_N, unknown, strict=True):
+        table.add_row(str(item), str(category), f"{probability:.4f}", "item unknown to the bundle" if new else "")
+    console.print(table)
+
+
+def open_pair(bundle: Path, store: Path) -> tuple["Bundle", "RocksStore"]:
+    """A bundle and a store that belong together; raises StoreMismatch where they do not."""
+    from uic.bundle import Bundle
+    from uic.store.rocksdb import RocksStore, check_identity
+
+    opened = Bundle.open(bundle)
+    memories = RocksStore.open_to_read(store)
+    try:
+        check_identity(memories.identity, opened.identity, store)
+    except Exception:
+        memories.close()
+        raise
+    return opened, memories
+
+
+def parse_candidates(text: str) -> tuple["np.typing.NDArray[np.int64]", "np.typing.NDArray[np.int64]"]:
+    """`242,302:9` to item ids and category ids; a category not given is -1, unknown."""
+    items, categories = [], []
+    for part in text.split(","):
+        item, _, category = part.strip().partition(":")
+        try:
+            items.append(np.int64(int(item)))
+            categories.append(np.int64(int(category or "-1")))
+        except (ValueError, OverflowError):
+            raise BadInput(f"--items: expected 64-bit item ids, or item:category, such as 242,302:9; got {part!r}") from None
+    return np.array(items, dtype=np.int64), np.array(categories, dtype=np.int64)
+
+
+@user_app.command("show")
+def show_command(
+    ctx: typer.Context,
+    user: Annotated[str, typer.Argument(help="The user.")],
+    bundle: BundleOption,
+    store: StoreOption = None,
+    nearest: Annotated[int, typer.Option(help="How many categories to name a slot.")] = 3,
+) -> None:
+    """Show what is remembered of a user: events, times, how the slots are used, and the nearest categories of each.
+
+    Example: uic user show 196 --bundle bundles/first
+    """
+    opened, memories = open_pair(bundle, store or ctx.obj.store.path)
+    try:
+        blob = memories.read(user)
+    finally:
+        memories.close()
+    if blob is None:
+        raise BadInput(f"user {user!r} is not in the store; a score would be given from the initial memory")
+    _print_memory(Console(soft_wrap=True, highlight=False), opened, user, opened.codec.decode(blob), len(blob), nearest)
+
+
+def _print_memory(console: Console, bundle: "Bundle", user: str, memory: "UserMemory", size: int, nearest: int) -> None:
+    console.print(f"user {user!r}: {memory.sequence} events applied, {size} bytes")
+    console.print(f"last event  {_when(memory.last_time_ms)}")
+    console.print(f"taken in    {_when(memory.log_time_ms)}")
+    console.print(f"bundle      {memory.bundle_version} ({_when(memory.bundle_version)}), generation {memory.generation}")
+    tensors = bundle.layout.split(memory.state_F)
+    written = tensors["utilization"] / max(float(tensors["utilization"].sum()), 1e-6)
+    names = bundle.category_names()
+    table = Table("slot", "share of writes", "norm", "nearest categories (cosine)")
+    for place, (share, slot) in enumerate(zip(written, tensors["slots"], strict=True)):
+        near = _nearest_categories(bundle, slot, nearest)
+        text = ", ".join(f"{names.get(category, category)} ({cosine:+.2f})" for category, cosine in near)
+        table.add_row(str(place), f"{share:6.1%} {'#' * round(20 * share)}", f"{np.linalg.norm(slot):.2f}", text)
+    console.print(table)
+
+
+def _nearest_categories(bundle: "Bundle", slot_D: "np.typing.NDArray[np.float32]", most: int) -> list[tuple[int, float]]:
+    """The categories whose embeddings point where the category half of a slot points."""
+    table = np.asarray(bundle.embeddings()[1])[2:]
+    half = slot_D[-table.shape[1] :]
+    norms = np.linalg.norm(table, axis=1) * np.linalg.norm(half) + 1e-8
+    cosines = table @ half / norms
+    return [(int(bundle.categories.ids[row]), float(cosines[row])) for row in np.argsort(-cosines)[:most]]
+
+
+def _when(time_ms: int | None) -> str:
+    if time_ms is None:
+        return "never"
+    try:
+        return datetime.datetime.fromtimestamp(time_ms / 1000, tz=datetime.UTC).isoformat(sep=" ", timespec="seconds")
+    except (OverflowError, ValueError):
+        return f"{time_ms} ms since 1970"

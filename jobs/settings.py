@@ -1,0 +1,109 @@
+"""`uic.yaml`: the settings of the whole product, typed and validated.
+
+What counts, from weakest to strongest: the defaults here, the file, environment variables (`UIC__TRAIN__EPOCHS=3`), options on
+the command line. A key that is not known is refused. Secrets come from the environment alone. `flink` holds Flink's own keys.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from uic.errors import BadInput
+from uic.variant import Variant, preset
+
+DEFAULT_FILE = Path("uic.yaml")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSettings(_Section):
+    """Which MIMN: a preset, the embedding width E (events, slots and controller are 2E wide), and switches changed in it."""
+
+    preset: Literal["default", "official", "paper"] = "default"
+    embedding: int = Field(16, ge=1, le=1024)
+    slots: int = Field(8, ge=1)
+    top_channels: int = Field(1, ge=1)
+    switches: dict[str, Any] = Field(default_factory=dict, description="fields of uic/variant.py, such as `miu: false`")
+
+    def variant(self) -> Variant:
+        """The variant these settings name."""
+        known = {field.name for field in dataclasses.fields(Variant)}
+        unknown = set(self.switches) - known
+        if unknown:
+            raise BadInput(f"model.switches: unknown {', '.join(sorted(unknown))}; known are {', '.join(sorted(known))}")
+        width = 2 * self.embedding
+        sizes = {"event_width": width, "controller_units": width, "slot_width": width, "output_width": width}
+        fields = {**sizes, "slots": self.slots, "top_channels": self.top_channels, **self.switches}
+        return preset(self.preset, **fields)
+
+
+class StreamSettings(_Section):
+    """The streaming job."""
+
+    job_dir: Path = Path("job")
+    backend: Literal["hashmap", "rocksdb"] = "hashmap"
+    checkpoint_interval_s: float = Field(3.0, gt=0)
+    lateness_s: int = Field(86_400, ge=0, description="how much older than its user's last event an event may be")
+    max_ahead_s: int = Field(86_400, ge=0, description="how far ahead of the clock an event's time may be")
+
+
+class StoreSettings(_Section):
+    """The online store."""
+
+    path: Path = Path("store")
+
+
+class Settings(BaseSettings):
+    """The whole of uic.yaml."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="UIC__", env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    model: ModelSettings = ModelSettings()
+    train: dict[str, Any] = Field(default_factory=dict, description="fields of model/training/config.py, such as `epochs: 5`")
+    stream: StreamSettings = StreamSettings()
+    store: StoreSettings = StoreSettings()
+    flink: dict[str, str] = Field(default_factory=dict, description="Flink's own keys, passed through")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # The file arrives as arguments; the environment is stronger.
+        return env_settings, init_settings
+
+
+def load_settings(path: Path | None) -> Settings:
+    """Read uic.yaml (or the file given) and the environment; raises BadInput with every key that is wrong."""
+    if path is None and not DEFAULT_FILE.exists():
+        content: Any = {}
+    else:
+        path = path or DEFAULT_FILE
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise BadInput(f"{path}: the settings cannot be read: {error}") from error
+        if not isinstance(content, dict):
+            raise BadInput(f"{path}: expected sections such as `train:`, got {type(content).__name__}")
+    flink = content.get("flink")
+    if isinstance(flink, dict):
+        content["flink"] = {
+            str(key): str(value).lower() if isinstance(value, bool) else str(value) for key, value in flink.items()
+        }
+    try:
+        return Settings(**content)
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']} (got {one['input']!r})" for one in error.errors())
+        raise BadInput(f"{path or 'environment'}: {wrong}") from None

@@ -1,0 +1,157 @@
+"""`uic verify`: every memory in the store against an offline fold of the same events."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from jobs.score import open_pair
+from uic.errors import BadInput, InvalidEvent
+from uic.event import BehaviourEvent, parse_event
+
+if TYPE_CHECKING:
+    from uic.bundle import Bundle
+    from uic.memory import UserMemory
+
+Oracle = Literal["numpy", "onnx"]
+
+
+@dataclass
+class Verdict:
+    """What a verification found. `mismatches` maps a user to what differs."""
+
+    users: int = 0
+    worst: float = 0.0
+    tied: int = 0
+    outcomes: Counter[str] = field(default_factory=Counter)
+    mismatches: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def holds(self) -> bool:
+        return not self.mismatches and self.tied <= max(1, self.users // 100)
+
+
+def verify_command(
+    ctx: typer.Context,
+    events: Annotated[Path, typer.Option(help="Folder of event files, as given to `uic job run`.")],
+    bundle: Annotated[Path, typer.Option(help="The bundle that the job used.")],
+    store: Annotated[Path | None, typer.Option(help="The online store; default: store.path of uic.yaml.")] = None,
+    oracle: Annotated[Oracle, typer.Option(help="What takes the steps: numpy in float64, or ONNX Runtime.")] = "onnx",
+    lateness_s: Annotated[int | None, typer.Option(help="As given to the job.")] = None,
+    accept_late: Annotated[bool, typer.Option(help="As given to the job.")] = False,
+    most: Annotated[int, typer.Option(help="How many mismatches to print.")] = 10,
+) -> None:
+    """Fold the events offline, without Flink, and compare every user's memory in the store.
+
+    Exit code 0 where all agree, 1 where any differs. Example: uic verify --events events --bundle bundles/first --store store
+    """
+    stream = ctx.obj.stream
+    console = Console(soft_wrap=True, highlight=False)
+    started = time.monotonic()
+    with console.status("folding the events"):
+        verdict = verify(
+            events, bundle, store or ctx.obj.store.path, oracle=oracle,
+            lateness_ms=1000 * (stream.lateness_s if lateness_s is None else lateness_s),
+            max_ahead_ms=1000 * stream.max_ahead_s, accept_late=accept_late,
+        )  # fmt: skip
+    console.print(
+        f"events: {', '.join(f'{count:,} {outcome}' for outcome, count in sorted(verdict.outcomes.items())) or 'none'}"
+    )
+    console.print(f"users compared: {verdict.users:,} ({oracle}, {time.monotonic() - started:.1f} s)")
+    console.print(f"largest difference: {verdict.worst:.3f} of the tolerance (1e-5 + 1e-5 of the value)")
+    if verdict.tied:
+        console.print(f"users with a tie of channels, not compared: {verdict.tied}")
+    console.print(f"mismatches: {len(verdict.mismatches)}")
+    for user, what in list(verdict.mismatches.items())[:most]:
+        console.print(f"  user {user!r}: {what}")
+    if not verdict.holds:
+        raise typer.Exit(1)
+
+
+def verify(
+    events: Path, bundle: Path, store: Path, *, oracle: Oracle, lateness_ms: int, max_ahead_ms: int, accept_late: bool = False
+) -> Verdict:
+    """Fold the event files offline and compare with the store; users in only one of both are mismatches."""
+    from uic.fold import fold
+    from uic.oracle import NumpyStep
+    from uic.runtime import OnnxStep
+    from uic.tolerance import TIE_MARGIN
+    from uic.update import Rules
+
+    opened, memories = open_pair(bundle, store)
+    rules = Rules(lateness_ms=lateness_ms, accept_late=accept_late)
+    verdict = Verdict()
+
+    def valid(only: set[str] | None = None) -> Iterator[BehaviourEvent]:
+        now_ms = time.time_ns() // 1_000_000
+        for payload in payloads(events):
+            try:
+                event = parse_event(payload, now_ms=now_ms, accepted=opened.accepted, max_ahead_ms=max_ahead_ms)
+            except InvalidEvent:
+                verdict.outcomes["dead"] += only is None
+                continue
+            if only is None or event.user_id in only:
+                yield event
+
+    try:
+        step = NumpyStep.of(opened) if oracle == "numpy" else OnnxStep(opened)
+        folded = fold(opened.updater(step, rules), valid())
+        verdict.outcomes.update({outcome.value: count for outcome, count in folded.outcomes.items()})
+        expected = {user: memory for user, memory in folded.memories.items() if memory.sequence > 0}
+        verdict.users = len(expected)
+        differing: dict[str, str] = {}
+        for user, memory in expected.items():
+            blob = memories.read(user)
+            what, worst = _compare(opened, memory, blob)
+            if what is None:
+                verdict.worst = max(verdict.worst, worst)
+            elif worst > 1.0:
+                differing[user] = what
+            else:
+                verdict.mismatches[user] = what
+        margins = fold(opened.updater(NumpyStep.of(opened), rules), valid(set(differing))).margins if differing else {}
+        for user, what in differing.items():
+            if margins[user] < TIE_MARGIN:
+                verdict.tied += 1
+            else:
+                verdict.mismatches[user] = what
+        strangers = set(memories.users()) - set(expected)
+        verdict.mismatches |= dict.fromkeys(sorted(strangers), "in the store, but no event of theirs was to be applied")
+    finally:
+        memories.close()
+    return verdict
+
+
+def payloads(folder: Path) -> Iterator[bytes]:
+    """Every line of a folder's event files in the order (file name, line); read anew, not with the job's reader."""
+    if not folder.is_dir():
+        raise BadInput(f"{folder}: expected a folder of event files (*.jsonl), but there is none")
+    for path in sorted(folder.glob("*.jsonl"), key=lambda path: path.name):
+        with path.open("rb") as file:
+            for line in file:
+                payload = line.removesuffix(b"\n").removesuffix(b"\r")
+                if payload:
+                    yield payload
+
+
+def _compare(bundle: "Bundle", expected: "UserMemory", blob: bytes | None) -> tuple[str | None, float]:
+    """What differs, None if nothing does, and by how much the tensors do in units of the tolerance."""
+    from uic.tolerance import memory_excess
+
+    if blob is None:
+        return f"not in the store, expected a memory after {expected.sequence} events", 0.0
+    found = bundle.codec.decode(blob)
+    if found.sequence != expected.sequence:
+        return f"{found.sequence} events applied, expected {expected.sequence}", 0.0
+    if (found.last_time_ms, found.fingerprints) != (expected.last_time_ms, expected.fingerprints):
+        return "last event time or fingerprints differ: other events were applied", 0.0
+    by_tensor = memory_excess(bundle.layout, found.state_F[None], expected.state_F[None])
+    tensor, worst = max(((name, float(value[0])) for name, value in by_tensor.items()), key=lambda pair: pair[1])
+    if worst > 1.0:
+        return f"{tensor} differs by {worst:.1f} of the tolerance after {found.sequence} events", worst
+    return None, worst

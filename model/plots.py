@@ -1,0 +1,77 @@
+"""Plots of trained models, as PNG files."""
+
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from numpy.typing import NDArray
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt  # the backend must be chosen first
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+
+def utilization(runs: list[tuple[str, NDArray[np.float32]]], out: Path) -> Path:
+    """Per-user sorted shares of the slots [P, M] of each run, most written slot first: mean, and the middle 80 % as a band."""
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    for name, shares in runs:
+        places = np.arange(1, shares.shape[1] + 1)
+        low, high = np.quantile(shares, [0.1, 0.9], axis=0)
+        (line,) = axes.plot(places, shares.mean(axis=0), marker="o", label=name)
+        axes.fill_between(places, low, high, alpha=0.15, color=line.get_color())
+        axes.set_xticks(places)
+    axes.axhline(1 / runs[0][1].shape[1], color="gray", linestyle=":", label="all slots alike")
+    axes.set(xlabel="slot, sorted by share within each memory", ylabel="share of writes", ylim=(0, None))
+    axes.set_title("Slot utilisation")
+    axes.legend()
+    return _save(figure, out)
+
+
+def epochs(runs: list[tuple[str, list[float]]], out: Path) -> Path:
+    """Validation AUC over the epochs of each run."""
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    for name, auc in runs:
+        axes.plot(np.arange(1, len(auc) + 1), auc, marker="o", label=name)
+    axes.set(xlabel="epoch", ylabel="validation AUC")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_title("Training")
+    axes.legend()
+    return _save(figure, out)
+
+
+def bars(rows: dict[str, float], title: str, label: str, out: Path, baseline: float | None = None) -> Path:
+    """One bar a row, with its value."""
+    figure, axes = plt.subplots(figsize=(7, 0.6 + 0.55 * len(rows)), layout="constrained")
+    drawn = axes.barh(list(rows), list(rows.values()), color="tab:blue")
+    axes.bar_label(drawn, fmt="%.4g", padding=3)
+    axes.invert_yaxis()
+    axes.margins(x=0.15)
+    if baseline is not None:
+        axes.axvline(baseline, color="gray", linestyle=":")
+        axes.set_xlim(left=min(0.4, *rows.values()))
+    axes.set(xlabel=label, title=title)
+    return _save(figure, out)
+
+
+def agreement(stored: NDArray[np.float32], offline: NDArray[np.float32], out: Path) -> Path:
+    """Each sample's probability from the stored bytes against the offline one, and the histogram of their differences."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
+    left.scatter(offline, stored, s=3, alpha=0.3, rasterized=True)
+    left.plot([0, 1], [0, 1], color="gray", linestyle=":")
+    left.set(xlabel="offline probability", ylabel="probability from the stored memory", title="Every test sample")
+    difference = np.abs(stored - offline)
+    right.hist(np.maximum(difference, 1e-9), bins=np.logspace(-9, -3, 49))
+    right.axvline(1e-4, color="tab:red", linestyle=":", label="limit")
+    right.set(xscale="log", xlabel="absolute difference", ylabel="samples", title="Difference")
+    right.legend()
+    return _save(figure, out)
+
+
+def _save(figure: Figure, out: Path) -> Path:
+    partial = out.with_name(f".{out.stem}.partial{out.suffix}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(partial, dpi=120)
+    plt.close(figure)
+    partial.replace(out)
+    return out
