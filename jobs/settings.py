@@ -62,9 +62,7 @@ class StoreSettings(_Section):
 class Settings(BaseSettings):
     """The whole of uic.yaml."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="UIC__", env_nested_delimiter="__", extra="forbid", frozen=True
-    )
+    model_config = SettingsConfigDict(env_prefix="UIC__", env_nested_delimiter="__", extra="forbid", frozen=True)
 
     model: ModelSettings = ModelSettings()
     train: dict[str, Any] = Field(default_factory=dict, description="fields of model/training/config.py, such as `epochs: 5`")

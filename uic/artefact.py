@@ -99,24 +99,32 @@ def new_directory(target: Path, kind: str, *, replace: bool = False) -> Iterator
 
 
 def _recover(target: Path) -> None:
-    for left in target.parent.glob(f".{target.name}.old-*"):
-        if _is_abandoned(left):
-            if target.exists():
-                shutil.rmtree(left)
-            else:
-                left.rename(target)
-    for left in target.parent.glob(f".{target.name}.partial-*"):
-        if _is_abandoned(left):
+    for left in _abandoned(target, "old"):
+        if target.exists():
             shutil.rmtree(left)
+        else:
+            left.rename(target)
+    for left in _abandoned(target, "partial"):
+        shutil.rmtree(left)
 
 
-def _is_abandoned(left: Path) -> bool:
-    pid = left.name.rpartition("-")[2]
-    if not pid.isdigit() or int(pid) == os.getpid():
+def _abandoned(target: Path, role: str) -> list[Path]:
+    """The directories `.NAME.ROLE-PID` beside `target` whose process is gone; what is named otherwise is not ours."""
+    prefix = f".{target.name}.{role}-"
+    if not target.parent.is_dir():
+        return []
+    beside = [path for path in target.parent.iterdir() if path.name.startswith(prefix) and path.is_dir()]
+    return [path for path in beside if _is_gone(path.name.removeprefix(prefix))]
+
+
+def _is_gone(pid: str) -> bool:
+    if not (pid.isascii() and pid.isdecimal()):
+        return False
+    if int(pid) == os.getpid():
         return True
     try:
         os.kill(int(pid), 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return True
     except PermissionError:
         return False

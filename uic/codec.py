@@ -150,8 +150,12 @@ class Codec:
 
 
 def with_generation(data: bytes, generation: int) -> bytes:
-    """The same blob stamped with another generation, its CRC made anew: what publishing does."""
+    """The same blob stamped with another generation, its CRC made anew: what publishing does.
+
+    Raises ChecksumMismatch first, since a new CRC would make wrong bytes look right.
+    """
     if read_header(data).generation == generation:
         return data
+    check_crc(data)
     body = data[:24] + struct.pack("<I", generation) + data[28 : -_CRC.size]
     return body + _CRC.pack(google_crc32c.value(body))

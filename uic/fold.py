@@ -9,10 +9,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from uic.event import BehaviourEvent
 from uic.memory import Float32, UserMemory
-from uic.update import Outcome, Updater, admit, fingerprints, remember
+from uic.update import HasMargin, Outcome, Updater, admit, fingerprints, remember
 
 _WAVE_B = 512
 
@@ -28,10 +29,14 @@ class _History:
 
 @dataclass(frozen=True)
 class Folded:
-    """Every user's memory after all events, and how many events had which outcome."""
+    """Every user's memory after all events, and how many events had which outcome.
+
+    `margins`, where the step tells them (uic/oracle.py), is each user's smallest margin of the channels chosen.
+    """
 
     memories: dict[str, UserMemory]
     outcomes: Counter[Outcome]
+    margins: dict[str, float] = field(default_factory=dict)
 
 
 def fold(updater: Updater, events: Iterable[BehaviourEvent]) -> Folded:
@@ -50,14 +55,17 @@ def fold(updater: Updater, events: Iterable[BehaviourEvent]) -> Folded:
         history.ring = remember(history.ring, len(history.item_ids), marks)
         history.item_ids.append(event.item_id)
         history.category_ids.append(event.category_id)
-        history.last_time_ms = max(event.time_ms, history.last_time_ms or event.time_ms)
+        last_ms = history.last_time_ms
+        history.last_time_ms = event.time_ms if last_ms is None else max(last_ms, event.time_ms)
         history.log_time_ms = event.time_ms
 
     users = sorted(histories, key=lambda user: -len(histories[user].item_ids))
     memories: dict[str, UserMemory] = {}
+    margins: dict[str, float] = {}
     for start in range(0, len(users), _WAVE_B):
         batch = users[start : start + _WAVE_B]
-        states_BF = _waves(updater, [histories[user] for user in batch])
+        states_BF, margin_B = _waves(updater, [histories[user] for user in batch])
+        margins |= zip(batch, margin_B.tolist(), strict=True)
         for user, state_F in zip(batch, states_BF, strict=True):
             history = histories[user]
             memories[user] = UserMemory(
@@ -68,15 +76,16 @@ def fold(updater: Updater, events: Iterable[BehaviourEvent]) -> Folded:
                 log_time_ms=history.log_time_ms,
                 bundle_version=updater.bundle_version,
             )
-    return Folded(memories, outcomes)
+    return Folded(memories, outcomes, margins)
 
 
-def _waves(updater: Updater, histories: list[_History]) -> Float32:
-    """Final states [B, F] of users given longest history first."""
+def _waves(updater: Updater, histories: list[_History]) -> tuple[Float32, NDArray[np.float64]]:
+    """Final states [B, F] and smallest margins [B] of users given longest history first."""
     items = [updater.items.rows(np.array(history.item_ids, dtype=np.int64)) for history in histories]
     categories = [updater.categories.rows(np.array(history.category_ids, dtype=np.int64)) for history in histories]
     lengths = np.array([len(rows) for rows in items])
     states_BF = np.tile(updater.initial.state_F, (len(histories), 1))
+    margin_B = np.full(len(histories), np.inf)
     for t in range(int(lengths.max(initial=0))):
         active = int(np.count_nonzero(lengths > t))
         states_BF[:active] = updater.step(
@@ -84,4 +93,6 @@ def _waves(updater: Updater, histories: list[_History]) -> Float32:
             np.array([rows[t] for rows in items[:active]]),
             np.array([rows[t] for rows in categories[:active]]),
         )
-    return states_BF
+        if isinstance(updater.step, HasMargin):
+            margin_B[:active] = np.minimum(margin_B[:active], updater.step.margin_B)
+    return states_BF, margin_B

@@ -40,11 +40,11 @@ class LetterBox:
         if not writable and not path.is_file():
             raise BadInput(f"{path}: expected the letters of a job, but there is no such file; has the job run?")
         self._path = path
-        target = str(path) if writable else f"file:{path}?mode=ro"
+        target = str(path) if writable else f"{path.absolute().as_uri()}?mode=ro"
         # The reader and the update operator are two threads of one process; SQLite itself takes turns between them.
         self._db = sqlite3.connect(target, uri=not writable, isolation_level=None, timeout=60, check_same_thread=False)
-        if writable:
-            try:
+        try:
+            if writable:
                 # WAL: readers never block the job; NORMAL: an entry survives the death of the process.
                 self._db.execute("PRAGMA journal_mode=WAL")
                 self._db.execute("PRAGMA synchronous=NORMAL")
@@ -53,8 +53,10 @@ class LetterBox:
                     "reason TEXT NOT NULL, detail TEXT NOT NULL, user_id TEXT, payload BLOB NOT NULL, "
                     "PRIMARY KEY (source, position)) WITHOUT ROWID"
                 )
-            except sqlite3.DatabaseError as error:
-                raise BadInput(f"{path}: expected the letters of a job: {error}") from error
+            self._db.execute("SELECT source, position, kind FROM letters LIMIT 1")
+        except sqlite3.DatabaseError as error:
+            self._db.close()
+            raise BadInput(f"{path}: expected the letters of a job: {error}") from error
 
     def put(
         self, kind: str, *, reason: str, detail: str, source: str, offset: int, payload: bytes, user_id: str | None = None

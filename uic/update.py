@@ -8,7 +8,7 @@ import enum
 import hashlib
 import struct
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,13 @@ class StepFunction(Protocol):
     def __call__(self, state_BF: Float32, item_rows_B: Int64, category_rows_B: Int64) -> Float32:
         """The packed states after one event each, [B, F]; the inputs are not changed."""
         ...
+
+
+@runtime_checkable
+class HasMargin(Protocol):
+    """A step that tells, after a call, how clearly each user's channels were chosen."""
+
+    margin_B: NDArray[np.float64]
 
 
 class Outcome(enum.Enum):
@@ -117,8 +124,8 @@ class Updater:
             return Update(outcome, None, detail)
         after_BF = self.step(
             memory.state_F.reshape(1, -1),
-            self.items.rows(np.array([event.item_id])),
-            self.categories.rows(np.array([event.category_id])),
+            np.array([self.items.row(event.item_id)]),
+            np.array([self.categories.row(event.category_id)]),
         )
         after = UserMemory(
             state_F=after_BF[0],

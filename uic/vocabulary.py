@@ -4,6 +4,7 @@ Row 0 is padding and never trained; row 1 stands for every id that training did 
 i-th id. A vocabulary only ever grows at its end, so that a row keeps its meaning within a lineage of bundles.
 """
 
+from bisect import bisect_left
 from functools import cached_property
 
 import numpy as np
@@ -31,6 +32,7 @@ class Vocabulary:
         order = np.argsort(self.ids)
         self._sorted = self.ids[order]
         self._rows = order.astype(np.int64) + FIRST_ROW
+        self._sorted_view = self._sorted.data
 
     def __len__(self) -> int:
         """Ids known, without padding and the unknown row."""
@@ -52,6 +54,12 @@ class Vocabulary:
             return np.full(np.shape(raw), UNKNOWN_ROW, dtype=np.int64)
         places = np.minimum(np.searchsorted(self._sorted, raw), len(self._sorted) - 1)
         return np.where(self._sorted[places] == raw, self._rows[places], UNKNOWN_ROW)
+
+    def row(self, raw: int) -> int:
+        """The row of one raw id: what `rows` says, without an array around it."""
+        place = bisect_left(self._sorted_view, raw)
+        known = place < len(self._sorted) and self._sorted_view[place] == raw
+        return int(self._rows[place]) if known else UNKNOWN_ROW
 
     def extended(self, ids: Int64) -> "Vocabulary":
         """A vocabulary with the ids not yet known appended in ascending order: what training on from a bundle does."""

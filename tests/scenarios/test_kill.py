@@ -40,7 +40,7 @@ class Job:
         self.process: subprocess.Popen[str] | None = None
 
     def start(self, *options: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "jobs.job", "run", "--checkpoint-interval-s", "0.5", *options]
+        command = [sys.executable, "-m", "jobs.cli", "job", "run", "--checkpoint-interval-s", "0.5", *options]
         for name in ("events", "bundle", "store"):
             command += [f"--{name}", str(getattr(self, name))]
         self.process = subprocess.Popen(

@@ -13,6 +13,7 @@ cache); it survives the loss of power from the next flush on. The job's replay f
 """
 
 import json
+import re
 import shutil
 import struct
 import tempfile
@@ -25,12 +26,15 @@ from rocksdict import AccessType, DBCompressionType, Options, Rdict
 
 from uic.codec import read_header, with_generation
 from uic.errors import BadInput, StoreError, StoreLocked, StoreMismatch
-from uic.store.contract import StoreIdentity, may_replace
+from uic.store.contract import StoreIdentity
 
 _IDENTITY = b"!identity"
 _LATEST = b"L"
 _KEPT = b"K"
 _FORMAT = 1
+_MOST_VERSIONS = 100_000
+# What RocksDB makes in a new folder before CURRENT, and so before any data.
+_BEFORE_CURRENT = re.compile(r"rocksdict-config\.json|LOCK|LOG(\.old\.\d+)?|IDENTITY|MANIFEST-\d+|\d+\.dbtmp")
 
 
 class RocksStore:
@@ -46,6 +50,7 @@ class RocksStore:
         self._view = view
         # Reading the version and writing the larger one are one operation; the writing process may have several threads.
         self._turn = threading.Lock()
+        self._versions: dict[str, tuple[int, int]] = {}
 
     @classmethod
     def create_or_open(cls, path: Path, identity: StoreIdentity, *, generation: int = 0, wait_s: float = 30) -> "RocksStore":
@@ -54,16 +59,21 @@ class RocksStore:
         Waits up to `wait_s` for a dying predecessor to let go. Raises StoreLocked after that, StoreMismatch where the store
         holds memories of another layout or lineage, BadInput where the folder holds something else.
         """
-        if path.exists() and (not path.is_dir() or (any(path.iterdir()) and not (path / "CURRENT").exists())):
+        if path.exists() and not _is_ours(path):
             raise BadInput(f"{path}: expected an online store or an empty folder, found something else; it is left as it is")
         path.parent.mkdir(parents=True, exist_ok=True)
         db = _open_waiting(path, wait_s)
-        found = _identity(db, path)
-        if found is None:
-            db[_IDENTITY] = json.dumps({"format": _FORMAT, **identity._asdict()}).encode()
-        elif found != identity:
+        try:
+            found = _identity(db, path)
+            if found is not None:
+                check_identity(found, identity, path)
+            elif next(iter(db.keys()), None) is not None:
+                raise BadInput(f"{path}: expected an online store, found another RocksDB; it is left as it is")
+            else:
+                db[_IDENTITY] = json.dumps({"format": _FORMAT, **identity._asdict()}).encode()
+        except BaseException:
             db.close()
-            check_identity(found, identity, path)
+            raise
         return cls(db, path, identity, generation=generation)
 
     @classmethod
@@ -89,10 +99,18 @@ class RocksStore:
     def write(self, user_id: str, blob: bytes) -> bool:
         key = _LATEST + user_id.encode()
         stamped = with_generation(blob, self._generation)
+        version = read_header(stamped).version
         with self._turn:
-            if not may_replace(_get(self._db, key), stamped):
+            # Only this process writes, so what it wrote last of a user need not be read again.
+            written = self._versions.get(user_id)
+            if written is None and (old := _get(self._db, key)) is not None:
+                written = read_header(old).version
+            if written is not None and version < written:
                 return False
             self._db[key] = stamped
+            if len(self._versions) >= _MOST_VERSIONS:
+                self._versions.clear()
+            self._versions[user_id] = version
         return True
 
     def read(self, user_id: str) -> bytes | None:
@@ -134,6 +152,20 @@ def check_identity(found: StoreIdentity, expected: StoreIdentity, path: Path) ->
             f"{path}: the store holds memories of lineage {found.lineage}, the bundle is of {expected.lineage}: same sizes, "
             "but another memory space. Use a bundle trained on from theirs, or another store and replay the log into it"
         )
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a store may be opened or made here: an empty folder, a store, or one whose maker was killed half-way."""
+    if not path.is_dir():
+        return False
+    names = [each.name for each in path.iterdir()]
+    if "CURRENT" not in names:
+        return all(_BEFORE_CURRENT.fullmatch(name) for name in names)
+    try:
+        # Opening would rewrite this file and leave a store of another program unreadable to it.
+        return bool(json.loads((path / "rocksdict-config.json").read_text()).get("raw_mode", True))
+    except (OSError, ValueError, AttributeError):
+        return True  # cut off by a kill, or not made by rocksdict: the keys will tell
 
 
 def _kept_key(user_id: str, sequence: int) -> bytes:
