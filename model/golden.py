@@ -66,7 +66,7 @@ def _load(path: Path) -> tuple[Arrays, dict[str, Any]]:
             meta = json.loads(str(npz["meta"]))
             arrays = {key: torch.from_numpy(npz[key]) for key in npz.files if key != "meta"}
         if not isinstance(meta, dict):
-            raise ValueError("meta is not a JSON object")
+            raise TypeError("meta is not a JSON object")
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise BadInput(f"{path}: expected golden vectors (.npz with W/, in/, out/ and meta): {error}") from error
     return {key: value.double() if value.is_floating_point() else value.long() for key, value in arrays.items()}, meta
