@@ -52,18 +52,21 @@ def train_command(
     Example: uic train --data data/ml-100k --out runs/first --epochs 8
     """
     from model.data.dataset import Dataset
+    from uic.variant import preset as known_preset
 
     settings: Settings = ctx.obj
     asked = {
         "epochs": epochs, "seed": seed, "targets": targets, "history": history,
         "regulariser_weight": regulariser_weight, "exclude_days": None if exclude_day is None else tuple(exclude_day),
     }  # fmt: skip
-    config = train_config(settings, **{name: value for name, value in asked.items() if value is not None})
     model = settings.model
     if preset is not None:
+        known_preset(preset)
         model = model.model_copy(update={"preset": preset})
     if mur is not None:
         model = model.model_copy(update={"switches": {**model.switches, "mur": mur}})
+    settings = settings.model_copy(update={"model": model})
+    config = train_config(settings, **{name: value for name, value in asked.items() if value is not None})
     console = Console(soft_wrap=True, highlight=False)
     dataset = Dataset.open(data)
     run = open_run(
@@ -81,13 +84,13 @@ def train_command(
 
 
 def train_config(settings: Settings, **asked: Any) -> "TrainConfig":
-    """The section `train` with what was asked on the command line over it; raises BadInput with what is wrong."""
+    """What the preset means, the section `train` over it, what was asked over both; raises BadInput with what is wrong."""
     from pydantic import TypeAdapter, ValidationError
 
-    from model.training.config import TrainConfig
+    from model.training.config import PRESETS, TrainConfig
 
     try:
-        return TypeAdapter(TrainConfig).validate_python({**settings.train, **asked})
+        return TypeAdapter(TrainConfig).validate_python({**PRESETS[settings.model.preset], **settings.train, **asked})
     except ValidationError as error:
         wrong = "; ".join(
             f"train.{'.'.join(map(str, one['loc']))}: {one['msg']} (got {one['input']!r})" for one in error.errors()

@@ -79,6 +79,8 @@ class MimnStep(nn.Module):
         v = self.variant = variant
         self.controller = GruCell(v.event_width, v.slot_width, v.controller_units)
         self.sees_utilization = v.mur == "shift"
+        # Training only: whether the gradient of L_reg reaches the content addressing, or shift and power alone (the authors').
+        self.regularises_content = False
         heads = 2 * (v.slot_width + 6) + 2 * v.slot_width
         self.to_heads = _dense(v.controller_units + (v.slots if self.sees_utilization else 0), heads)
         self.to_output = _dense(v.controller_units + v.slot_width, v.output_width)
@@ -131,7 +133,7 @@ class MimnStep(nn.Module):
         """The memory after one projected event, and what happened inside.
 
         Both heads address the slots as they were before the event. Gradients stop at g in the head parameters and, with
-        shift, at w in the utilization statistic and at w in the sum of add vectors (mimn-spec 2.9).
+        shift and unless `regularises_content`, at w in the utilization statistic.
         """
         v = self.variant
         h_BH = self.controller(event.controller, state.read, state.controller)
@@ -217,7 +219,7 @@ class MimnStep(nn.Module):
             power_B1 = 4.0 * (softplus(head[:, v.slot_width + 5 :]) + 1.0)
             balance = ShiftAndSharpen(head[:, v.slot_width + 2 : v.slot_width + 5], power_B1, self.shifts_M3M)
             balanced = balance(weights_BM)
-            return balanced, balance(balanced.detach())
+            return balanced, balance(balanced if self.regularises_content else balanced.detach())
         if v.mur == "transfer":
             transfer_BMM = torch.softmax(torch.unflatten(self.transfer(shares(utilization_BM)), -1, (v.slots, v.slots)), dim=-1)
             weights_BM = (weights_BM.unsqueeze(-2) @ transfer_BMM).squeeze(-2)

@@ -8,6 +8,10 @@ from typing import Any, Literal
 from model.nn.losses import CtrLoss, Regulariser
 from uic.errors import BadInput
 
+_OFFICIAL = {"loss": "half_softmax", "regulariser": "raw", "regulariser_weight": 1e-3, "regulariser_reach": "shift"}
+PRESETS: dict[str, dict[str, Any]] = {"official": _OFFICIAL, "paper": {"regulariser": "raw"}, "default": {}}
+"""What a preset of uic/variant.py means for training; the file, the environment and the command line are stronger."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -21,6 +25,8 @@ class TrainConfig:
     learning_rate      Adam's; multiplied by `decay` after each epoch
     weight_decay       decoupled (AdamW), on everything but biases and embeddings' padding
     regulariser        utilisation loss: `share`, `raw` (the authors') or `none`, times `regulariser_weight`
+    regulariser_reach  what its gradient moves: `content` too, or only `shift` and power (the authors'), which spread writes no
+                       further than to both neighbours of one slot
     clip_norm          the gradient is cut to this norm
     patience           epochs without a better validation AUC before training stops
     exclude_days       days (YYYY-MM-DD, UTC) whose samples are not trained on; their events stay in the histories
@@ -40,7 +46,8 @@ class TrainConfig:
     weight_decay: float = 1e-6
     loss: CtrLoss = "bce"
     regulariser: Regulariser = "share"
-    regulariser_weight: float = 0.01
+    regulariser_weight: float = 0.1
+    regulariser_reach: Literal["content", "shift"] = "content"
     clip_norm: float = 5.0
     patience: int = 3
     exclude_days: tuple[str, ...] = ()

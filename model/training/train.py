@@ -50,6 +50,7 @@ def train(
     model = run.model()
     _start_from_parent(run, model)
     model.to(config.device)
+    model.step.regularises_content = config.regulariser_reach == "content"
     optimiser = _optimiser(model, config)
     histories = Histories.of(dataset, run.vocabularies.items, run.vocabularies.categories)
     chosen, held_out = training_samples(histories, run)
