@@ -18,7 +18,7 @@ def sampled(places: Places, most: int, seed: int = 0) -> Places:
 
 def shuffled_order(model: MimnCtr, histories: Histories, places: Places, seed: int = 0) -> Scored:
     """Every place scored from the same events of its user in a random order."""
-    return score(model, *_own_histories(histories, places, places.user_P, np.random.default_rng(seed)))
+    return _scored(model, histories, places, places.user_P, np.random.default_rng(seed))
 
 
 def another_users(model: MimnCtr, histories: Histories, places: Places, seed: int = 0) -> Scored:
@@ -26,13 +26,17 @@ def another_users(model: MimnCtr, histories: Histories, places: Places, seed: in
     rng = np.random.default_rng(seed)
     users = np.arange(len(histories.users))
     donors = (places.user_P + rng.integers(1, max(2, len(users)), size=len(places))) % len(users)
-    return score(model, *_own_histories(histories, places, donors, None))
+    return _scored(model, histories, places, donors, None)
 
 
-def _own_histories(
-    histories: Histories, places: Places, donor_P: "np.typing.NDArray[np.int64]", shuffle: np.random.Generator | None
-) -> tuple[Histories, Places]:
-    """Histories in which every place is a user of its own, with the first events of its donor."""
+def _scored(
+    model: MimnCtr,
+    histories: Histories,
+    places: Places,
+    donor_P: "np.typing.NDArray[np.int64]",
+    shuffle: np.random.Generator | None,
+) -> Scored:
+    """The places scored from histories in which each is a user of its own, with the first events of its donor."""
     items, categories, lengths = [], [], []
     for donor, position in zip(donor_P, places.position_P, strict=True):
         item_rows, category_rows = histories.rows_of(int(donor))
@@ -49,4 +53,5 @@ def _own_histories(
         category_rows=np.concatenate(categories),
     )
     moved = dataclasses.replace(places, user_P=np.arange(len(places)), position_P=np.array(lengths, dtype=np.int64))
-    return own, moved
+    # Measured as the users they are: a user AUC over single places would be another figure.
+    return dataclasses.replace(score(model, own, moved), places=places)
