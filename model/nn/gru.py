@@ -15,10 +15,15 @@ from torch.nn.functional import linear
 
 
 class GruInput(NamedTuple):
-    """What one part of the input adds before the nonlinearities: gates [..., 2H], candidate [..., H]."""
+    """What the first part of the input adds before the nonlinearities, and the weights that remain for the rest.
 
-    gates: Tensor
-    candidate: Tensor
+    The weights are cut here, once a sequence: cut in every step, each step's gradient would be padded to the whole matrix.
+    """
+
+    gates: Tensor  # [..., 2H]
+    candidate: Tensor  # [..., H]
+    gates_rest: Tensor  # [2H, second + H]
+    candidate_rest: Tensor  # [H, second + H]
 
 
 class GruCell(nn.Module):
@@ -41,20 +46,21 @@ class GruCell(nn.Module):
         return GruInput(
             linear(first, self.gates.weight[:, :cut], self.gates.bias),
             linear(first, self.candidate.weight[:, :cut], self.candidate.bias),
+            self.gates.weight[:, cut:],
+            self.candidate.weight[:, cut:],
         )
 
     def forward(self, projected: GruInput, second: Tensor, h: Tensor) -> Tensor:
         """The next state [..., H]; `projected` may have more leading dimensions than `second` and `h` can broadcast to."""
-        cut = self.first_width
-        gates = torch.sigmoid(projected.gates + linear(torch.cat([second, h], -1), self.gates.weight[:, cut:]))
+        gates = torch.sigmoid(projected.gates + linear(torch.cat([second, h], -1), projected.gates_rest))
         reset, update = gates.chunk(2, dim=-1)
         reset_h = reset * h
-        if reset_h.dim() == second.dim() and reset_h.shape[:-1] == second.shape[:-1]:
-            rest = linear(torch.cat([second, reset_h], -1), self.candidate.weight[:, cut:])
+        if reset_h.shape[:-1] == second.shape[:-1]:
+            rest = linear(torch.cat([second, reset_h], -1), projected.candidate_rest)
         else:
             # Candidates of one user: `second` is the user's and is multiplied once, not once a candidate.
-            middle = self.candidate.weight.shape[1] - self.units
-            rest = linear(second, self.candidate.weight[:, cut:middle]) + linear(reset_h, self.candidate.weight[:, middle:])
+            of_second, of_state = projected.candidate_rest.tensor_split([second.shape[-1]], dim=1)
+            rest = linear(second, of_second) + linear(reset_h, of_state)
         candidate = torch.tanh(projected.candidate + rest)
         after: Tensor = candidate + update * (h - candidate)
         return after

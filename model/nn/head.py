@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import prelu
 
 from model.nn.mimn import MimnState, MimnStep
 from uic.variant import Variant
@@ -118,4 +119,4 @@ def _glorot(inputs: int, outputs: int) -> nn.Linear:
 
 def _prelu(x: Tensor, slope: nn.PReLU) -> Tensor:
     # nn.PReLU wants its channels in dimension 1; ours are in the last.
-    return torch.where(x > 0, x, slope.weight * x)
+    return prelu(x.flatten(0, -2), slope.weight).view_as(x)

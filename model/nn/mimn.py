@@ -237,7 +237,7 @@ class MimnStep(nn.Module):
         place_BKD = place_BK.unsqueeze(-1).expand(-1, -1, v.slot_width)
         before_BKD = channels_BMD.gather(1, place_BKD)
         slot_BKD = slots_BMD.gather(1, place_BKD)
-        shared = GruInput(event.gates.unsqueeze(1), event.candidate.unsqueeze(1))
+        shared = event._replace(gates=event.gates.unsqueeze(1), candidate=event.candidate.unsqueeze(1))
         after_BKD = self.channel(shared, slot_BKD, before_BKD)
         chosen_BM = torch.zeros_like(read_weights_BM).scatter(1, place_BK, 1.0)
         return channels_BMD.scatter(1, place_BKD, after_BKD), chosen_BM

@@ -30,10 +30,9 @@ def scan(
     """
     initial = step.initial_state(events_BTX.shape[0])
     state = initial if start is None else start
-    projected = step.project(events_BTX)
     states, traces = [], []
-    for t in range(events_BTX.shape[1]):
-        after, trace = step.advance(state, at(projected, t))
+    for t, event in enumerate(each_event(step.project(events_BTX))):
+        after, trace = step.advance(state, event)
         if mask_BT is not None and padding != "run":
             real_B = mask_BT[:, t] > 0
             after = _keep(after, state, real_B) if padding == "skip" else _reset(after, initial, real_B)
@@ -43,17 +42,29 @@ def scan(
     return Scanned(state, states, traces)
 
 
-def at(projected: EventInput, t: int, users: int | None = None) -> EventInput:
-    """The events of position t of a projected sequence, of all users or of the first so many."""
+def each_event(projected: EventInput) -> list[EventInput]:
+    """A projected sequence [B, T, ...] as T events [B, ...].
 
-    def pick(part: Tensor) -> Tensor:
-        return part[:users, t]
+    Taken apart at once: picked one by one, each position's gradient would be padded to the whole sequence.
+    """
+    events = projected.event.unbind(1)
+    controllers = _each(projected.controller)
+    channels = [None] * len(events) if projected.channels is None else _each(projected.channels)
+    return [EventInput(*parts) for parts in zip(events, controllers, channels, strict=True)]
 
-    controller = GruInput(pick(projected.controller.gates), pick(projected.controller.candidate))
-    channels = projected.channels
-    if channels is not None:
-        channels = GruInput(pick(channels.gates), pick(channels.candidate))
-    return EventInput(pick(projected.event), controller, channels)
+
+def first_users(event: EventInput, users: int) -> EventInput:
+    """The same event of the first so many users of a batch."""
+
+    def cut(gru: GruInput) -> GruInput:
+        return gru._replace(gates=gru.gates[:users], candidate=gru.candidate[:users])
+
+    return EventInput(event.event[:users], cut(event.controller), None if event.channels is None else cut(event.channels))
+
+
+def _each(gru: GruInput) -> list[GruInput]:
+    pairs = zip(gru.gates.unbind(1), gru.candidate.unbind(1), strict=True)
+    return [gru._replace(gates=gates, candidate=candidate) for gates, candidate in pairs]
 
 
 def _where(real_B: Tensor, one: Tensor, other: Tensor) -> Tensor:

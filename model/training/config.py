@@ -38,8 +38,8 @@ class TrainConfig:
     targets: Literal["all", "last"] = "all"
     history: Literal["full", "none"] = "full"
     epochs: int = 12
-    batch_users: int = 32
-    chunk: int = 32
+    batch_users: int = 64
+    chunk: int = 16
     samples_per_step: int = 256
     learning_rate: float = 1e-3
     decay: float = 1.0

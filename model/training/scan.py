@@ -12,7 +12,7 @@ from torch import Tensor
 
 from model.nn.ctr import MimnCtr
 from model.nn.mimn import MimnState
-from model.nn.sequence import at
+from model.nn.sequence import each_event, first_users
 from model.training.histories import Places, UserBatch
 
 
@@ -36,7 +36,7 @@ def scan_places(model: MimnCtr, batch: UserBatch, chunk: int) -> Iterator[Read]:
         state = state.map(_detached) if start else state
         width = batch.advancing(start)
         part = (slice(0, width), slice(start, min(stop, batch.item_BT.shape[1])))
-        events = model.step.project(model.embedding(batch.item_BT[part], batch.category_BT[part]))
+        events = each_event(model.step.project(model.embedding(batch.item_BT[part], batch.category_BT[part])))
         packed, readers, offset = [], [], 0
         for t in range(start, stop):
             if len(batch.readers[t]):
@@ -47,7 +47,8 @@ def scan_places(model: MimnCtr, batch: UserBatch, chunk: int) -> Iterator[Read]:
             if going < state.applied.shape[0]:
                 state = state.map(_First(going))
             if going:
-                state, _ = model.step.advance(state, at(events, t - start, going))
+                event = events[t - start]
+                state, _ = model.step.advance(state, event if going == width else first_users(event, going))
         if packed:
             chosen = torch.cat(readers)
             yield Read(row, row + len(chosen), torch.cat(packed)[chosen])
