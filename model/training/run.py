@@ -118,6 +118,12 @@ class Run:
             raise BadInput(f"{self.path}: no epoch has been trained yet; `uic train` goes on with it") from None
         return shares
 
+    def write_utilization_shares(self, shares_PM: NDArray[np.float32]) -> None:
+        """Replace the shares in one rename."""
+        partial = self.path / f".utilization.{os.getpid()}.npz"
+        np.savez(partial, shares=shares_PM)
+        partial.replace(self.path / "utilization.npz")
+
     @property
     def metrics(self) -> dict[str, Any]:
         path = self.path / "metrics.json"

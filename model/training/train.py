@@ -60,6 +60,9 @@ def train(
         raise BadInput(f"{dataset.path}: expected samples to train and validate on, got {len(places)} and {len(valid)} places")
 
     metrics, first = _resume(run, model, optimiser)
+    if metrics != run.metrics:
+        # Killed after last.pt and before metrics.json: no later epoch may come to write it.
+        run.write_metrics(metrics)
     if metrics["epochs"] and first - 1 - metrics["best_epoch"] >= config.patience:
         return
     with SummaryWriter(str(run.path / "tensorboard"), purge_step=first) as board:
@@ -206,7 +209,7 @@ def _save(run: Run, model: MimnCtr, optimiser: torch.optim.Optimizer, metrics: d
     if best is not None:
         run.save("best.pt", {"model": model.state_dict(), "epoch": metrics["best_epoch"]})
         utilization = torch.from_numpy(best.utilization_PM)
-        np.savez(run.path / "utilization.npz", shares=np.sort(shares(utilization).numpy(), axis=-1)[:, ::-1])
+        run.write_utilization_shares(np.sort(shares(utilization).numpy(), axis=-1)[:, ::-1])
     run.save("last.pt", {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "metrics": metrics})
     run.write_metrics(metrics)
 
