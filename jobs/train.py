@@ -116,7 +116,9 @@ def open_run(
 
     parent = None if init_from is None else Bundle.open(init_from)
     times = dataset.stats["times"]
-    cut_off_ms = times["valid_from_ms"] if until_ms is None else until_ms
+    # A window takes samples of any split: without an end it reaches past the last event.
+    open_end_ms = times["valid_from_ms"] if since_ms is None else times["last_ms"] + 1
+    cut_off_ms = open_end_ms if until_ms is None else until_ms
     plan = RunPlan(
         variant=variant() if parent is None else parent.manifest.variant,
         train=config.to_json(),
