@@ -230,10 +230,13 @@ class MimnStep(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Advance the channels of the slots with the largest read weights; ties go to the lowest index (Eq. 9)."""
         v = self.variant
-        if v.top_channels == 1:
-            place_BK = read_weights_BM.argmax(-1, keepdim=True)
-        else:
-            place_BK = torch.sort(read_weights_BM, dim=-1, descending=True, stable=True).indices[:, : v.top_channels]
+        # One argmax after the other: it promises the lowest index in torch and ONNX alike, and a stable sort has no ONNX form.
+        left_BM = read_weights_BM.detach()
+        places = [left_BM.argmax(-1, keepdim=True)]
+        for _ in range(1, v.top_channels):
+            left_BM = left_BM.scatter(1, places[-1], -1.0)
+            places.append(left_BM.argmax(-1, keepdim=True))
+        place_BK = torch.cat(places, dim=-1)
         place_BKD = place_BK.unsqueeze(-1).expand(-1, -1, v.slot_width)
         before_BKD = channels_BMD.gather(1, place_BKD)
         slot_BKD = slots_BMD.gather(1, place_BKD)
