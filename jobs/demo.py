@@ -58,7 +58,7 @@ def demo_command(
     folder: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("demo"),
     source: Annotated[Path | None, typer.Option(help="MovieLens 100K folder or zip; default: fetched.")] = None,
     fast: Annotated[bool, typer.Option("--fast", help="Train little: the figures of quality mean nothing then.")] = False,
-    epochs: Annotated[int, typer.Option(help="Epochs of the model.")] = 8,
+    epochs: Annotated[int, typer.Option(help="Epochs of the model.")] = 6,
 ) -> None:
     """Prepare, train, export, stream every event through Flink, score from the stored bytes, verify, report. A few minutes.
 
@@ -72,7 +72,7 @@ def demo_command(
     started = time.monotonic()
     dataset = demo.stage("1 prepare MovieLens 100K", lambda: _prepare(demo, source))
     run = demo.stage("2 train MIMN", lambda: _train(demo, settings, dataset, "mimn", epochs=1 if fast else epochs))
-    demo.stage("3 train its controls", lambda: _train_controls(demo, settings, dataset, run, 1 if fast else 3))
+    demo.stage("3 train its controls", lambda: _train_controls(demo, settings, dataset, run, fast=fast))
     bundle = demo.stage("4 export to ONNX", lambda: _export(demo, run))
     scored = demo.stage("5 score offline", lambda: _score_offline(demo, dataset, run, 200 if fast else 2000))
     demo.stage("6 stream every event through Flink", lambda: _stream(demo, settings, dataset, scored))
@@ -119,15 +119,17 @@ def _train(demo: Demo, settings: Settings, dataset: "Dataset", name: str, **aske
     return run
 
 
-def _train_controls(demo: Demo, settings: Settings, dataset: "Dataset", run: "Run", epochs: int) -> None:
+def _train_controls(demo: Demo, settings: Settings, dataset: "Dataset", run: "Run", *, fast: bool) -> None:
     """A model without histories, and one without utilisation regularisation for the plot of slot utilisation."""
     from jobs.train import describe, plot_utilization
     from model import plots
 
     demo.console.print("candidate only: the same model without any history")
-    without = _train(demo, settings, dataset, "candidate-only", epochs=epochs, history="none")
+    without = _train(demo, settings, dataset, "candidate-only", epochs=1 if fast else 2, history="none")
     demo.console.print("without utilisation regularisation: MUR none, no L_reg")
-    bare = _train(demo, settings, dataset, "without-mur", epochs=epochs, regulariser_weight=0.0, switches={"mur": "none"})
+    bare = _train(
+        demo, settings, dataset, "without-mur", epochs=1 if fast else 3, regulariser_weight=0.0, switches={"mur": "none"}
+    )
     plot_utilization([run.path, bare.path], demo.folder / "report" / "utilization.png")
     curves = [(describe(each.plan), [entry["valid"]["auc"] for entry in each.metrics["epochs"]]) for each in (run, bare)]
     curves.append(("candidate only", [entry["valid"]["auc"] for entry in without.metrics["epochs"]]))

@@ -262,7 +262,8 @@ def plot_utilization(runs: list[Path], out: Path) -> Path:
     from model.training.run import Run
 
     opened = [Run.open(path) for path in runs]
-    return utilization([(describe(run.plan), run.utilization_shares()) for run in opened], out)
+    named = [(f"{describe(run.plan)}, epoch {run.metrics.get('best_epoch')}", run.utilization_shares()) for run in opened]
+    return utilization(named, out)
 
 
 def describe(plan: "RunPlan") -> str:
