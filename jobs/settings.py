@@ -5,17 +5,38 @@ the command line. A key that is not known is refused. Secrets come from the envi
 """
 
 import dataclasses
+import json
+import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from uic.errors import BadInput
 from uic.variant import Variant, preset
 
 DEFAULT_FILE = Path("uic.yaml")
+_ENVIRONMENT = "UIC__"
+
+
+def _from_text(section: Any) -> Any:  # whatever the file or the environment has in this place
+    """A section whose fields are not typed here: what came as text, as the environment's does, is read as JSON if it is any."""
+    if not isinstance(section, dict):
+        return section
+    return {key: _json_or_text(value) if isinstance(value, str) else value for key, value in section.items()}
+
+
+def _json_or_text(text: str) -> Any:  # any JSON value
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+_Fields = Annotated[dict[str, Any], BeforeValidator(_from_text)]
 
 
 class _Section(BaseModel):
@@ -29,7 +50,7 @@ class ModelSettings(_Section):
     embedding: int = Field(16, ge=1, le=1024)
     slots: int = Field(8, ge=1)
     top_channels: int = Field(1, ge=1)
-    switches: dict[str, Any] = Field(default_factory=dict, description="fields of uic/variant.py, such as `miu: false`")
+    switches: _Fields = Field(default_factory=dict, description="fields of uic/variant.py, such as `miu: false`")
 
     def variant(self) -> Variant:
         """The variant these settings name."""
@@ -62,10 +83,10 @@ class StoreSettings(_Section):
 class Settings(BaseSettings):
     """The whole of uic.yaml."""
 
-    model_config = SettingsConfigDict(env_prefix="UIC__", env_nested_delimiter="__", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=_ENVIRONMENT, env_nested_delimiter="__", extra="forbid", frozen=True)
 
     model: ModelSettings = ModelSettings()
-    train: dict[str, Any] = Field(default_factory=dict, description="fields of model/training/config.py, such as `epochs: 5`")
+    train: _Fields = Field(default_factory=dict, description="fields of model/training/config.py, such as `epochs: 5`")
     stream: StreamSettings = StreamSettings()
     store: StoreSettings = StoreSettings()
     flink: dict[str, str] = Field(default_factory=dict, description="Flink's own keys, passed through")
@@ -97,11 +118,26 @@ def load_settings(path: Path | None) -> Settings:
             raise BadInput(f"{path}: expected sections such as `train:`, got {type(content).__name__}")
     flink = content.get("flink")
     if isinstance(flink, dict):
-        content["flink"] = {
-            str(key): str(value).lower() if isinstance(value, bool) else str(value) for key, value in flink.items()
-        }
+        content["flink"] = {str(key): _flink_text(key, value) for key, value in flink.items()}
+    _check_sections(os.environ)
     try:
         return Settings(**content)
+    except SettingsError as error:
+        raise BadInput(f"environment: {error}: {error.__cause__}") from error
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']} (got {one['input']!r})" for one in error.errors())
         raise BadInput(f"{path or 'environment'}: {wrong}") from None
+
+
+def _flink_text(key: object, value: object) -> str:
+    if value is None or isinstance(value, dict | list):
+        raise BadInput(f"flink.{key}: expected a whole key of Flink's, such as rest.port, and one plain value; got {value!r}")
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _check_sections(environment: Mapping[str, str]) -> None:
+    """Raise BadInput for a variable of ours that names no section: pydantic passes over it, and it would count for nothing."""
+    for name in environment:
+        section = name.upper().removeprefix(_ENVIRONMENT).partition("__")[0].lower()
+        if name.upper().startswith(_ENVIRONMENT) and section not in Settings.model_fields:
+            raise BadInput(f"environment: {name}: no section {section!r}; known are {', '.join(Settings.model_fields)}")

@@ -1,0 +1,54 @@
+"""The small world of tests/training/small.py, made once in a session, and the command line as a function."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+sys.path.append(str(Path(__file__).parents[1] / "training"))
+
+import small
+
+from jobs.cli import main
+
+
+class Ended(NamedTuple):
+    """How a command ended and what it printed."""
+
+    code: int
+    bytes: bytes
+    err: str
+
+    @property
+    def out(self) -> str:
+        return self.bytes.decode("utf-8", "backslashreplace")
+
+
+Uic = Callable[..., Ended]
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> small.World:
+    return small.world(tmp_path_factory.getbasetemp() / "small")
+
+
+@pytest.fixture
+def uic(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes], tmp_path: Path) -> Uic:
+    """`uic("score", "--user", "u1")` runs the command as the console script does, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: object) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["uic", *map(str, arguments)])
+        capfdbinary.readouterr()
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        printed = capfdbinary.readouterr()
+        return Ended(code, printed.out, printed.err.decode())
+
+    return run
