@@ -22,7 +22,7 @@ def check_command(
 ) -> None:
     """Compute everything that golden files hold and print the worst difference per tensor, losses and gradients included.
 
-    Ends with exit code 1 if any is above 1e-5.
+    Ends with exit code 1 if any is above 1e-5. Example: uic golden check tests/model/golden/*.npz
     """
     from model.golden import TOLERANCE, check
 
