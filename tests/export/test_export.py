@@ -1,4 +1,4 @@
-"""A bundle does what its model does: three runtimes over 1,000 events, any batch, any mask (onnx_export, uic/runtime, uic/oracle)."""
+"""A bundle does what its model does: three runtimes over 1,000 events, any batch, any mask (onnx_export, uic/runtime)."""
 
 import json
 import shutil
@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import CATEGORY_IDS, ITEM_IDS, VARIANTS, Exported, export, make_model
+from exports import CATEGORY_IDS, ITEM_IDS, VARIANTS, Exported, export, make_model
 
 from model.nn.ctr import MimnCtr
 from model.nn.mimn import MimnState
@@ -253,7 +253,9 @@ def test_a_bundle_as_a_model_scores_what_the_model_scored(exported: Get) -> None
 
 def test_a_grown_vocabulary_keeps_old_rows_and_starts_new_ones_at_the_unknown_row(exported: Get) -> None:
     model, bundle = exported("official")
-    grown = MimnCtr(VARIANTS["official"][0], item_rows=bundle.items.table_rows + 3, category_rows=bundle.categories.table_rows + 1)
+    grown = MimnCtr(
+        VARIANTS["official"][0], item_rows=bundle.items.table_rows + 3, category_rows=bundle.categories.table_rows + 1
+    )
     load_weights(grown, bundle)
     for name, new in (("items", 3), ("categories", 1)):
         old, table = getattr(model.embedding, name).weight, getattr(grown.embedding, name).weight

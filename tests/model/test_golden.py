@@ -52,7 +52,9 @@ def old_slots_are_not_erased(slots: Tensor, weights: Tensor, erase: Tensor, add:
 
 
 def reset_gate_after_the_product(cell: GruCell, projected: GruInput, second: Tensor, h: Tensor) -> Tensor:
-    reset, update = torch.sigmoid(projected.gates + torch.cat([second, h], -1) @ cell.gates.weight[:, cell.first_width :].T).chunk(2, -1)
+    reset, update = torch.sigmoid(
+        projected.gates + torch.cat([second, h], -1) @ cell.gates.weight[:, cell.first_width :].T
+    ).chunk(2, -1)
     into = cell.candidate.weight[:, cell.first_width :]
     from_second, from_h = second @ into[:, : second.shape[-1]].T, h @ into[:, second.shape[-1] :].T
     return update * h + (1 - update) * torch.tanh(projected.candidate + from_second + reset * from_h)

@@ -181,7 +181,9 @@ def test_the_affine_is_a_batch_norm_that_never_moved() -> None:
     with torch.no_grad():
         affine.gamma.copy_(torch.tensor([2.0, 1.0]))
         affine.beta.copy_(torch.tensor([0.0, 5.0]))
-        assert torch.allclose(affine(torch.tensor([1.0, 1.0])), torch.tensor([2.0, 1.0]) / 1.001**0.5 + torch.tensor([0.0, 5.0]))
+        assert torch.allclose(
+            affine(torch.tensor([1.0, 1.0])), torch.tensor([2.0, 1.0]) / 1.001**0.5 + torch.tensor([0.0, 5.0])
+        )
 
 
 def make_model(name: str, features: int = 0, **changes: object) -> MimnCtr:

@@ -130,7 +130,9 @@ def test_reading_with_a_candidate_is_the_output_of_one_more_step_on_it_and_its_r
     state = fold(step, make_events(step, 2, 5))
     candidate = make_events(step, 2, 1, seed=9)
     with torch.no_grad():
-        assert torch.allclose(step.candidate_read(state, candidate)[:, 0], step.output(step(state, candidate[:, 0])), atol=1e-12)
+        assert torch.allclose(
+            step.candidate_read(state, candidate)[:, 0], step.output(step(state, candidate[:, 0])), atol=1e-12
+        )
 
 
 def test_the_write_is_equation_4_by_numbers() -> None:
@@ -160,7 +162,9 @@ def test_means_and_sums_of_events_are_what_they_are_called() -> None:
 @pytest.mark.parametrize("top_channels", [1, 2, 3])
 def test_equal_read_weights_update_the_channels_of_the_lowest_indexes(top_channels: int) -> None:
     # Equal slots without key memory: every read weight is the same.
-    step = make_step(preset("default", mur="none", key_memory=False, top_channels=top_channels, miu_readout="last_output", **SIZES))
+    step = make_step(
+        preset("default", mur="none", key_memory=False, top_channels=top_channels, miu_readout="last_output", **SIZES)
+    )
     state = step.initial_state(2)._replace(slots=torch.ones(2, 4, 6).double())
     after, trace = step.advance(state, step.project(make_events(step, 2, 1)[:, 0]))
     assert torch.equal(trace.read_weights, trace.read_weights[:, :1].expand(-1, 4))
@@ -208,7 +212,9 @@ def test_no_gradient_reaches_the_head_parameters_through_g(name: str) -> None:
     step = make_step(VARIANTS[name])
     state = fold(step, make_events(step, 2, 3)).map(lambda tensor: tensor.requires_grad_())
     after = step(state, make_events(step, 2, 1, seed=4)[:, 0])
-    assert grads(after.slots.square().sum() + after.controller.sum() + after.add_pool.square().sum(), state.utilization) == [0.0]
+    assert grads(after.slots.square().sum() + after.controller.sum() + after.add_pool.square().sum(), state.utilization) == [
+        0.0
+    ]
     assert grads(step.candidate_read(state, make_events(step, 2, 1)).square().sum(), state.utilization) == [0.0]
     assert grads(after.utilization.sum(), state.utilization) == [1.0]
 

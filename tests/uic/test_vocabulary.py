@@ -32,6 +32,7 @@ def test_row_i_plus_2_belongs_to_the_ith_id(ids: list[int]) -> None:
 def test_any_id_has_a_row_of_the_table_and_never_the_padding_row(ids: list[int], asked: list[int]) -> None:
     known = vocabulary(ids)
     rows = known.rows(np.array(asked, dtype=np.int64))
+    assert [known.row(raw) for raw in asked] == rows.tolist()
     assert rows.shape == (len(asked),)
     assert rows.dtype == np.int64
     assert all(row == (ids.index(raw) + 2 if raw in ids else UNKNOWN_ROW) for raw, row in zip(asked, rows, strict=True))
