@@ -102,13 +102,11 @@ def _train(demo: Demo, settings: Settings, dataset: "Dataset", name: str, **aske
     from jobs.train import open_run, train_config, train_with_progress
     from model.training.run import KIND as RUN
 
-    switches = asked.pop("switches", {})
-    model = settings.model.model_copy(update={"switches": {**settings.model.switches, **switches}})
     config = train_config(settings, **asked)
     path = demo.folder / "runs" / name
 
     def open_it(*, overwrite: bool) -> "Run":
-        return open_run(path, dataset, config, lambda: model.variant().to_json(), overwrite=overwrite)
+        return open_run(path, dataset, config, lambda: settings.model.variant().to_json(), overwrite=overwrite)
 
     try:
         run = open_it(overwrite=False)
@@ -120,16 +118,14 @@ def _train(demo: Demo, settings: Settings, dataset: "Dataset", name: str, **aske
 
 
 def _train_controls(demo: Demo, settings: Settings, dataset: "Dataset", run: "Run", *, fast: bool) -> None:
-    """A model without histories, and one without utilisation regularisation for the plot of slot utilisation."""
+    """A model without histories, and one without the utilisation loss for the plot of slot utilisation."""
     from jobs.train import describe, plot_utilization
     from model import plots
 
     demo.console.print("candidate only: the same model without any history")
     without = _train(demo, settings, dataset, "candidate-only", epochs=1 if fast else 2, history="none")
-    demo.console.print("without utilisation regularisation: MUR none, no L_reg")
-    bare = _train(
-        demo, settings, dataset, "without-mur", epochs=1 if fast else 3, regulariser_weight=0.0, switches={"mur": "none"}
-    )
+    demo.console.print("without the regulariser: L_reg times 0, for the plot of slot utilisation")
+    bare = _train(demo, settings, dataset, "without-regulariser", epochs=1 if fast else 3, regulariser_weight=0.0)
     plot_utilization([run.path, bare.path], demo.folder / "report" / "utilization.png")
     curves = [(describe(each.plan), [entry["valid"]["auc"] for entry in each.metrics["epochs"]]) for each in (run, bare)]
     curves.append(("candidate only", [entry["valid"]["auc"] for entry in without.metrics["epochs"]]))

@@ -12,7 +12,7 @@ _PLOTS = {
     "controls.png": "AUC of the model and of its controls on the test samples. Dotted: guessing.",
     "agreement.png": "Each test sample scored from the bytes that the stream stored, against the offline forward pass.",
     "training.png": "Validation AUC by epoch.",
-    "utilization.png": "Shares of writes, slots sorted within each memory, with and without regularisation (paper: Fig. 6).",
+    "utilization.png": "Shares of writes, slots sorted within each memory, with and without the regulariser (paper: Fig. 6).",
     "bytes.png": "Bytes of one memory against 10 bytes for each raw behaviour.",
 }
 
@@ -42,7 +42,7 @@ def write_report(folder: Path, figures: dict[str, Any], seconds: dict[str, float
     plots.bars(auc, f"Test AUC ({figures['label']})", "AUC", folder / "controls.png", baseline=0.5)
     memory = figures["bytes_per_user"]
     sizes = {"memory, any history": memory} | {f"raw, {n:,} behaviours": 10.0 * n for n in (100, 300, 1000)}
-    plots.bars(sizes, "Bytes a user", "bytes", folder / "bytes.png")
+    plots.bars(sizes, "Bytes a user", "bytes", folder / "bytes.png", form="{:,.0f}")
     kept = {name: value for name, value in figures.items() if name not in ("users", "stats")}
     write_atomically(folder / "figures.json", json.dumps({**kept, "seconds": seconds}, indent=2) + "\n")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)

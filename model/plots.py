@@ -40,11 +40,13 @@ def epochs(runs: list[tuple[str, list[float]]], out: Path) -> Path:
     return _save(figure, out)
 
 
-def bars(rows: dict[str, float], title: str, label: str, out: Path, baseline: float | None = None) -> Path:
-    """One bar a row, with its value."""
+def bars(
+    rows: dict[str, float], title: str, label: str, out: Path, *, baseline: float | None = None, form: str = "{:.4f}"
+) -> Path:
+    """One bar a row, with its value in this format; a dotted line at the baseline."""
     figure, axes = plt.subplots(figsize=(7, 0.6 + 0.55 * len(rows)), layout="constrained")
     drawn = axes.barh(list(rows), list(rows.values()), color="tab:blue")
-    axes.bar_label(drawn, fmt="%.4g", padding=3)
+    axes.bar_label(drawn, fmt=form, padding=3)
     axes.invert_yaxis()
     axes.margins(x=0.15)
     if baseline is not None:
