@@ -105,6 +105,13 @@ def _crc32c(data: bytes) -> int:
     return crc ^ 0xFFFFFFFF
 
 
+@pytest.mark.parametrize("number", [0, 1])
+def test_every_field_reaches_over_its_whole_range(number: int) -> None:
+    numbers = {"sequence": 2**64 - 1, "bundle_version": 2**64 - 1, "generation": 2**32 - 1, "last_time_ms": 2**63 - 1}
+    memory = replace(MEMORY, **{name: number * limit for name, limit in numbers.items()})  # type: ignore[arg-type]  # integers
+    assert equal(Codec(LAYOUT).decode(Codec(LAYOUT).encode(memory)), memory)
+
+
 def test_a_time_that_was_never_set_is_the_lowest_number() -> None:
     blob = Codec(LAYOUT).encode(replace(MEMORY, last_time_ms=None, log_time_ms=None))
     assert struct.unpack_from("<qq", blob, 40) == (-(2**63), -(2**63))

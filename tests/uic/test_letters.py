@@ -109,6 +109,16 @@ def test_kill_9_keeps_every_letter_that_was_put(tmp_path: Path) -> None:
     assert len(letters) <= last + 2  # at most the one whose put had not returned
 
 
+def test_a_reader_in_the_middle_of_reading_does_not_hold_up_the_job(tmp_path: Path) -> None:
+    box = LetterBox(tmp_path / "letters.sqlite")
+    for offset in range(1000):
+        put(box, offset=offset)
+    reading = LetterBox(tmp_path / "letters.sqlite", writable=False).letters()
+    assert next(reading).offset == 0
+    put(box, offset=1000)
+    assert len(list(reading)) == 999
+
+
 def test_a_reader_never_changes_the_letters(tmp_path: Path) -> None:
     put(LetterBox(tmp_path / "letters.sqlite"))
     reader = LetterBox(tmp_path / "letters.sqlite", writable=False)

@@ -12,7 +12,7 @@ import pytest
 from drawn import SMALL, USER_IDS
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from uic.codec import Codec, with_generation
 from uic.errors import CorruptMemory
@@ -26,6 +26,8 @@ IDENTITY = StoreIdentity(LAYOUT.layout_name, "lineage-a")
 # Ids that would run together if keys were made without care.
 AWKWARD = [
     "u",
+    "u1",
+    "u11",
     "u\0",
     "u\0\0",
     "u\0" + "\0" * 8,
@@ -42,6 +44,9 @@ AWKWARD = [
     "￿",
     "\U0010ffff",
 ]
+
+# Among them 1 and 11, and bytes that are letters of keys.
+SEQUENCES = (0, 1, 11, 0x4B_00_00, 2**64 - 1)
 
 
 def blob(sequence: int, number: float = 0.0, generation: int = 0) -> bytes:
@@ -96,6 +101,15 @@ def test_a_later_generation_replaces_a_larger_sequence_and_an_earlier_one_never(
     assert may_replace(None, blob(0))
 
 
+def test_after_any_two_writes_a_third_is_judged_by_the_larger_of_them(store: OnlineStore) -> None:
+    for number, (first, second, third) in enumerate(itertools.product(range(4), repeat=3)):
+        largest = max(first, second)
+        for sequence in (first, second):
+            store.write(f"u{number}", blob(sequence))
+        assert store.write(f"u{number}", blob(third, 7.0)) == (third >= largest)
+        assert store.read(f"u{number}") == (blob(third, 7.0) if third >= largest else blob(largest))
+
+
 def test_a_kept_copy_stays_beside_the_latest_whatever_is_written_later(store: OnlineStore) -> None:
     store.write("u1", blob(1, 1.0))
     store.write_kept("u1", blob(1, 1.0))
@@ -117,11 +131,11 @@ def test_a_kept_copy_alone_makes_no_user(store: OnlineStore) -> None:
 
 
 def test_awkward_user_ids_never_run_together(store: OnlineStore) -> None:
-    for number, (user, sequence) in enumerate(itertools.product(AWKWARD, (0, 1, 0x4B_00_00, 2**64 - 1))):
+    for number, (user, sequence) in enumerate(itertools.product(AWKWARD, SEQUENCES)):
         store.write_kept(user, blob(sequence, float(number)))
     for number, user in enumerate(AWKWARD):
         store.write(user, blob(1, 1000.0 + number))
-    for number, (user, sequence) in enumerate(itertools.product(AWKWARD, (0, 1, 0x4B_00_00, 2**64 - 1))):
+    for number, (user, sequence) in enumerate(itertools.product(AWKWARD, SEQUENCES)):
         assert store.read_kept(user, sequence) == blob(sequence, float(number))
     for number, user in enumerate(AWKWARD):
         assert store.read(user) == blob(1, 1000.0 + number)
@@ -137,10 +151,11 @@ def test_what_is_no_memory_is_refused_and_changes_nothing(store: OnlineStore, ju
     assert store.read("u1") == blob(1)
 
 
+FEW_USERS = st.sampled_from(["u", "u\0", "é"])
+
+
 class Store(RuleBasedStateMachine):
     """Any interleaving of writes, kept copies, reads and reopening, against two dictionaries."""
-
-    users = Bundle("users")
 
     def __init__(self) -> None:
         super().__init__()
@@ -152,23 +167,19 @@ class Store(RuleBasedStateMachine):
     def open(self) -> OnlineStore:
         return RocksStore.create_or_open(self.folder / "store", IDENTITY, generation=3)
 
-    @rule(target=users, user=USER_IDS | st.sampled_from(AWKWARD))
-    def user(self, user: str) -> str:
-        return user
-
-    @rule(user=users, sequence=st.integers(0, 4), number=st.integers(0, 9))
+    @rule(user=FEW_USERS, sequence=st.integers(0, 4), number=st.integers(0, 9))
     def write(self, user: str, sequence: int, number: int) -> None:
         expected = user not in self.latest or sequence >= self.latest[user][0]
         assert self.store.write(user, blob(sequence, number)) == expected
         if expected:
             self.latest[user] = sequence, with_generation(blob(sequence, number), 3)
 
-    @rule(user=users, sequence=st.integers(0, 4), number=st.integers(0, 9))
+    @rule(user=FEW_USERS, sequence=st.integers(0, 4), number=st.integers(0, 9))
     def keep(self, user: str, sequence: int, number: int) -> None:
         self.store.write_kept(user, blob(sequence, number))
         self.kept[user, sequence] = with_generation(blob(sequence, number), 3)
 
-    @rule(user=users, sequence=st.integers(0, 4))
+    @rule(user=FEW_USERS, sequence=st.integers(0, 4))
     def read(self, user: str, sequence: int) -> None:
         assert self.store.read(user) == self.latest.get(user, (0, None))[1]
         assert self.store.read_kept(user, sequence) == self.kept.get((user, sequence))
@@ -199,9 +210,18 @@ class VolatileStore(Store):
 
 
 TestAnyInterleavingOnRocks = DurableStore.TestCase
-TestAnyInterleavingOnRocks.settings = settings(max_examples=25, stateful_step_count=25)
+TestAnyInterleavingOnRocks.settings = settings(max_examples=60, stateful_step_count=40)
 TestAnyInterleavingInMemory = VolatileStore.TestCase
 TestAnyInterleavingInMemory.settings = settings(max_examples=50, stateful_step_count=30)
+
+
+@given(st.lists(USER_IDS, unique=True, max_size=8))
+def test_any_user_ids_keep_their_own_memories(users: list[str]) -> None:
+    store = InMemoryStore()
+    for sequence, user in enumerate(users):
+        assert store.write(user, blob(sequence))
+    assert sorted(store.users()) == sorted(users)
+    assert [store.read(user) for user in users] == [blob(sequence) for sequence in range(len(users))]
 
 
 @given(st.permutations(range(6)))

@@ -240,5 +240,6 @@ def test_a_fingerprint_is_not_found_across_two_neighbours() -> None:
     for ring in (askew, as_event_id):
         blob = center.codec.encode(replace(center.initial, fingerprints=ring))
         assert center.update(blob, event(2000), log_time_ms=0).outcome is APPLIED
-    blob = center.codec.encode(replace(center.initial, fingerprints=askew[:4] + bytes(12) + content + bytes(8)))
-    assert center.update(blob, event(2000), log_time_ms=0).outcome is DUPLICATE
+    for before in (bytes(16), bytes(4) + content + bytes(4), bytes(8) + content):
+        blob = center.codec.encode(replace(center.initial, fingerprints=before + content + bytes(8)))
+        assert center.update(blob, event(2000), log_time_ms=0).outcome is DUPLICATE
