@@ -21,7 +21,7 @@ def list_command(
     job_dir: Annotated[Path | None, typer.Option(help="The job's folder; default: stream.job_dir of uic.yaml.")] = None,
     kind: Annotated[Literal["dead", "late", "duplicate"] | None, typer.Option(help="Only these.")] = None,
     reason: Annotated[str | None, typer.Option(help="Only those with this reason, such as bad_json.")] = None,
-    limit: Annotated[int, typer.Option(help="At most so many; -1 for all.")] = 20,
+    limit: Annotated[int | None, typer.Option(help="At most so many, -1 for all; default: 20, and all with --raw.")] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Print the original bytes alone, one event a line.")] = False,
 ) -> None:
     """List the events that were not applied, where they stood, why, and their first bytes.
@@ -34,10 +34,11 @@ def list_command(
 
     box = LetterBox((job_dir or ctx.obj.stream.job_dir) / "letters.sqlite", writable=False)
     if raw:
-        for letter in box.letters(kind, reason, limit):
+        for letter in box.letters(kind, reason, -1 if limit is None else limit):
             sys.stdout.buffer.write(letter.payload.rstrip(b"\r\n") + b"\n")
         return
-    console = Console(soft_wrap=True, highlight=False)
+    # No markup: what was refused may look like it, and [/b] alone would end the list with a traceback.
+    console = Console(soft_wrap=True, highlight=False, markup=False)
     counts = box.counts()
     if not counts:
         console.print("no event was left out")
@@ -47,7 +48,7 @@ def list_command(
         summary.add_row(of_kind, of_reason, f"{count:,}")
     console.print(summary)
     table = Table("file", "byte", "kind", "user", "why", "event")
-    for letter in box.letters(kind, reason, limit):
+    for letter in box.letters(kind, reason, 20 if limit is None else limit):
         first = letter.payload[:80].decode("utf-8", "backslashreplace").rstrip()
         table.add_row(letter.source, str(letter.offset), letter.kind, letter.user_id or "", letter.detail, first)
     console.print(table)

@@ -1,32 +1,16 @@
 """The small world of tests/training/small.py, made once in a session, and the command line as a function."""
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 sys.path.append(str(Path(__file__).parents[1] / "training"))
 
 import small
+from command import Ended, Uic
 
 from jobs.cli import main
-
-
-class Ended(NamedTuple):
-    """How a command ended and what it printed."""
-
-    code: int
-    bytes: bytes
-    err: str
-
-    @property
-    def out(self) -> str:
-        return self.bytes.decode("utf-8", "backslashreplace")
-
-
-Uic = Callable[..., Ended]
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import typer
-from conftest import Uic
+from command import Uic
 
 from jobs.cli import app
 
@@ -38,7 +38,7 @@ def test_help_says_what_a_command_does(uic: Uic, path: tuple[str, ...], command:
 @pytest.mark.parametrize(
     ("path", "command"),
     [each for each in ALL if any(one.required for one in each[1].params)],
-    ids=lambda each: " ".join(each) if isinstance(each, tuple) else "",
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
 def test_a_command_that_wants_arguments_shows_an_example(uic: Uic, path: tuple[str, ...], command: Command) -> None:
     assert f"Example: uic {' '.join(path)} " in " ".join(uic(*path, "--help").out.split())
