@@ -1,6 +1,7 @@
 """`uic score` and `uic user show`: what is remembered of one user, and what it says about candidates."""
 
 import datetime
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,11 +11,14 @@ from rich.console import Console
 from rich.table import Table
 
 from uic.errors import BadInput
+from uic.event import MAX_TEXT_BYTES
 
 if TYPE_CHECKING:
     from uic.bundle import Bundle
     from uic.memory import UserMemory
     from uic.store.rocksdb import RocksStore
+
+_ID = re.compile(r"-?[0-9]+")
 
 user_app = typer.Typer(help="What is remembered of a user.", no_args_is_help=True)
 
@@ -40,13 +44,14 @@ def score_command(
     """
     from serving.scorer import Scorer
 
+    check_user(user)
     opened, memories = open_pair(bundle, store or ctx.obj.store.path)
     try:
         item_ids, category_ids = parse_candidates(items)
         scores = Scorer(opened, memories).score(user, item_ids, category_ids)
     finally:
         memories.close()
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(soft_wrap=True, highlight=False, markup=False)
     if scores.found == "initial":
         console.print(f"user {user!r} is not in the store: scored from the initial memory")
     else:
@@ -73,17 +78,34 @@ def open_pair(bundle: Path, store: Path) -> tuple["Bundle", "RocksStore"]:
     return opened, memories
 
 
+def check_user(user: str) -> None:
+    """Raise BadInput for what no event could have as its user_id."""
+    try:
+        size = len(user.encode())
+    except UnicodeEncodeError:
+        size = 0
+    if not 1 <= size <= MAX_TEXT_BYTES:
+        raise BadInput(f"user: expected 1 to {MAX_TEXT_BYTES} bytes of UTF-8, got {user!a}")
+
+
 def parse_candidates(text: str) -> tuple["np.typing.NDArray[np.int64]", "np.typing.NDArray[np.int64]"]:
     """`242,302:9` to item ids and category ids; a category not given is -1, unknown."""
     items, categories = [], []
     for part in text.split(","):
-        item, _, category = part.strip().partition(":")
+        item, colon, category = part.strip().partition(":")
         try:
-            items.append(np.int64(int(item)))
-            categories.append(np.int64(int(category or "-1")))
+            items.append(_id(item))
+            categories.append(_id(category) if colon else np.int64(-1))
         except (ValueError, OverflowError):
             raise BadInput(f"--items: expected 64-bit item ids, or item:category, such as 242,302:9; got {part!r}") from None
     return np.array(items, dtype=np.int64), np.array(categories, dtype=np.int64)
+
+
+def _id(text: str) -> np.int64:
+    # int() alone takes 1_000 and the digits of other scripts too.
+    if not _ID.fullmatch(text):
+        raise ValueError(text)
+    return np.int64(int(text))
 
 
 @user_app.command("show")
@@ -98,6 +120,7 @@ def show_command(
 
     Example: uic user show 196 --bundle bundles/first
     """
+    check_user(user)
     opened, memories = open_pair(bundle, store or ctx.obj.store.path)
     try:
         blob = memories.read(user)
@@ -105,7 +128,9 @@ def show_command(
         memories.close()
     if blob is None:
         raise BadInput(f"user {user!r} is not in the store; a score would be given from the initial memory")
-    _print_memory(Console(soft_wrap=True, highlight=False), opened, user, opened.codec.decode(blob), len(blob), nearest)
+    _print_memory(
+        Console(soft_wrap=True, highlight=False, markup=False), opened, user, opened.codec.decode(blob), len(blob), nearest
+    )
 
 
 def _print_memory(console: Console, bundle: "Bundle", user: str, memory: "UserMemory", size: int, nearest: int) -> None:

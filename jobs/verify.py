@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from jobs.score import open_pair
-from uic.errors import BadInput, InvalidEvent
+from uic.errors import BadInput, CorruptMemory, InvalidEvent
 from uic.event import BehaviourEvent, parse_event
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def verify_command(
     Exit code 0 where all agree, 1 where any differs. Example: uic verify --events events --bundle bundles/first --store store
     """
     stream = ctx.obj.stream
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(soft_wrap=True, highlight=False, markup=False)
     started = time.monotonic()
     with console.status("folding the events"):
         verdict = verify(
@@ -107,7 +107,10 @@ def verify(
         differing: dict[str, str] = {}
         for user, memory in expected.items():
             blob = memories.read(user)
-            what, worst = _compare(opened, memory, blob)
+            try:
+                what, worst = _compare(opened, memory, blob)
+            except CorruptMemory as error:
+                raise type(error)(f"user {user!r}: {error}") from error
             if what is None:
                 verdict.worst = max(verdict.worst, worst)
             elif worst > 1.0:
