@@ -60,6 +60,12 @@ class Scorer:
         given = 0 if features_NC is None else features_NC.shape[-1]
         if given != len(wanted):
             raise BadInput(f"head features: the bundle wants {len(wanted)} ({', '.join(wanted) or 'none'}), got {given}")
+        if len(category_ids) != len(item_ids):
+            raise BadInput(f"candidates: {len(item_ids)} items, got {len(category_ids)} categories")
+        if features_NC is not None and len(features_NC) != len(item_ids):
+            raise BadInput(f"head features: {len(item_ids)} candidates, got features of {len(features_NC)}")
+        if len(item_ids) == 0:
+            return np.zeros(0, dtype=np.float32)  # the graph cannot broadcast over nothing
         result: Float32 = self._score(
             memory.state_F.reshape(1, -1),
             self._bundle.items.rows(item_ids).reshape(1, -1),
