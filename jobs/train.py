@@ -59,6 +59,8 @@ def train_command(
         "epochs": epochs, "seed": seed, "targets": targets, "history": history,
         "regulariser_weight": regulariser_weight, "exclude_days": None if exclude_day is None else tuple(exclude_day),
     }  # fmt: skip
+    if init_from is not None and (preset is not None or mur is not None):
+        raise BadInput("--init-from: the variant is the bundle's, which --preset and --mur would change; leave them out")
     model = settings.model
     if preset is not None:
         known_preset(preset)
@@ -162,8 +164,7 @@ def train_with_progress(console: Console, run: "Run", dataset: "Dataset") -> Non
     from model.training.train import Progress as EpochProgress
     from model.training.train import train
 
-    if run.metrics["finished"]:
-        console.print(f"{run.path}: already trained to its end")
+    trained = len(run.metrics["epochs"])
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("preparing", total=None)
@@ -181,6 +182,8 @@ def train_with_progress(console: Console, run: "Run", dataset: "Dataset") -> Non
             bar.reset(task)
 
         train(run, dataset, on_progress, on_epoch)
+    if len(run.metrics["epochs"]) == trained:
+        console.print(f"{run.path}: already trained to its end")
 
 
 def evaluate_command(
