@@ -17,6 +17,11 @@ from uic.errors import BadInput
 
 
 @pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> small.World:
+    return small.world(tmp_path_factory.getbasetemp() / "small")
+
+
+@pytest.fixture(scope="module")
 def later(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """Another log, of the same users and of items that the first one knew and did not know."""
     return small.dataset(tmp_path_factory.mktemp("later") / "data", users=6, rows=160, items=40, seed=12)
