@@ -25,8 +25,8 @@ class TrainConfig:
     learning_rate      Adam's; multiplied by `decay` after each epoch
     weight_decay       decoupled (AdamW), on everything but biases and embeddings' padding
     regulariser        utilisation loss: `share`, `raw` (the authors') or `none`, times `regulariser_weight`
-    regulariser_reach  what its gradient moves: `content` too, or only `shift` and power (the authors'), which spread writes no
-                       further than to both neighbours of one slot
+    regulariser_reach  what its gradient moves: `shift` and power (the authors'), which spread writes no further than to both
+                       neighbours of one slot; or the `content` addressing too, which spreads every write over all slots
     clip_norm          the gradient is cut to this norm
     patience           epochs without a better validation AUC before training stops
     exclude_days       days (YYYY-MM-DD, UTC) whose samples are not trained on; their events stay in the histories
@@ -47,7 +47,7 @@ class TrainConfig:
     loss: CtrLoss = "bce"
     regulariser: Regulariser = "share"
     regulariser_weight: float = 0.1
-    regulariser_reach: Literal["content", "shift"] = "content"
+    regulariser_reach: Literal["shift", "content"] = "shift"
     clip_norm: float = 5.0
     patience: int = 3
     exclude_days: tuple[str, ...] = ()
