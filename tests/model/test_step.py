@@ -190,6 +190,25 @@ def test_the_channel_is_fed_by_the_slot_before_or_after_the_write_as_the_variant
     assert not torch.allclose(made["before"], made["after"])
 
 
+@pytest.mark.parametrize("name", ["default", "official", "paper, key memory and temperature"])
+def test_head_parameters_and_outputs_beyond_20_act_as_20(name: str) -> None:
+    step = make_step(VARIANTS[name])
+    state, event, candidate = fold(step, make_events(step, 2, 3)), make_events(step, 2, 1), make_events(step, 2, 2, seed=9)
+    seen = {}
+    with torch.no_grad():
+        signs = torch.sign(step.to_heads.bias.normal_())
+        for size in (15.0, 20.0, 25.0, 500.0):
+            step.to_heads.weight.zero_()
+            step.to_heads.bias.copy_(size * signs)
+            seen[size] = step(state, event[:, 0]), step.candidate_read(state, candidate)
+        for size, is_same in ((15.0, False), (25.0, True), (500.0, True)):
+            assert (largest_difference(seen[size][0], seen[20.0][0]) == 0.0) == is_same
+            assert torch.equal(seen[size][1], seen[20.0][1]) == is_same
+        step.to_output.bias.fill_(1e6)
+        assert (step.output(state) == 20.0).all()
+        assert (step.candidate_read(state, candidate) == 20.0).all()
+
+
 def test_the_initial_memory_is_the_same_for_every_user_and_has_seen_nothing() -> None:
     step = make_step(preset("official", **SIZES))
     state = step.initial_state(3)
@@ -233,6 +252,9 @@ def test_with_shift_the_gradient_of_g_goes_through_taps_and_power_and_not_throug
     taps_and_power = range(width + step.variant.slot_width + 2, 2 * width)
     assert row_has_gradient.nonzero().flatten().tolist() == list(taps_and_power)
     assert grads(after.slots.square().sum(), step.key_memory)[0] > 0
+    step.regularises_content = True
+    after = step(state, make_events(step, 2, 1, seed=4)[:, 0])
+    assert min(grads(after.utilization.square().sum(), state.slots, step.key_memory)) > 0
 
 
 @pytest.mark.parametrize("name", ["no mur", "paper, key memory and temperature"])

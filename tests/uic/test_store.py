@@ -210,7 +210,7 @@ class VolatileStore(Store):
 
 
 TestAnyInterleavingOnRocks = DurableStore.TestCase
-TestAnyInterleavingOnRocks.settings = settings(max_examples=60, stateful_step_count=40)
+TestAnyInterleavingOnRocks.settings = settings(max_examples=15, stateful_step_count=40)
 TestAnyInterleavingInMemory = VolatileStore.TestCase
 TestAnyInterleavingInMemory.settings = settings(max_examples=50, stateful_step_count=30)
 
