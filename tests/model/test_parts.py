@@ -155,11 +155,21 @@ def test_the_click_loss_is_the_binary_cross_entropy_and_the_authors_is_half_of_i
 def test_the_utilization_loss_by_numbers() -> None:
     g = torch.tensor([[1.0, 3.0], [2.0, 2.0]])
     # shares .25, .75: 2 (.25)^2; equal: 0
-    assert utilization_loss(g, "share", 8.0, reduce=False).tolist() == [1.0, 0.0]
+    assert utilization_loss(2 * g, "share", 8.0, reduce=False).tolist() == [1.0, 0.0]
     assert utilization_loss(100 * g, "share", 8.0).item() == 0.5
-    # The authors': mean over batch and slots of (g - mean)^2, over m, over B: 8 / 2 = (1 + 1 + 0 + 0) / 4 / 2 / 2 * 8
+    # The authors': mean over batch and slots of (g - mean)^2, over m, over B.
     assert utilization_loss(g, "raw", 8.0).item() == pytest.approx(8 * 2 / 4 / 2 / 2)
     assert utilization_loss(g, "none", 8.0).item() == 0.0
+
+
+def test_shares_are_not_levelled_before_four_events_a_slot() -> None:
+    # Two slots: memories of 7 events do not count, those of 8 do, each by itself and with a gradient.
+    g = torch.tensor([[1.0, 6.0], [1.0, 7.0], [0.0, 7.0]], requires_grad=True)
+    losses = utilization_loss(g, "share", 1.0, reduce=False)
+    assert losses.tolist() == [0.0, pytest.approx(2 * 0.375**2), 0.0]
+    losses.sum().backward()
+    assert g.grad is not None
+    assert g.grad.any(dim=1).tolist() == [False, True, False]
 
 
 def test_the_split_attention_is_din_on_the_concatenated_pairs() -> None:
