@@ -1,6 +1,7 @@
 """A bundle does what its model does: three runtimes over 1,000 events, any batch, any mask (onnx_export, uic/runtime)."""
 
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,24 @@ from uic.variant import Variant
 Get = Callable[[str], Exported]
 every_variant = pytest.mark.parametrize("name", VARIANTS)
 SEED = 11
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Exported]:
+    """The bundle of a variant by its name in VARIANTS, exported when first asked for."""
+    made: dict[str, Exported] = {}
+
+    def get(name: str) -> Exported:
+        if name not in made:
+            variant, features = VARIANTS[name]
+            model = make_model(variant, features)
+            # The exporter's trace has megabytes of debug lines, and pytest would format each of them.
+            logging.disable(logging.DEBUG)
+            made[name] = Exported(model, export(model, tmp_path_factory.mktemp("bundles") / name, features))
+            logging.disable(logging.NOTSET)
+        return made[name]
+
+    return get
 
 
 def random_rows(bundle: Bundle, *shape: int) -> tuple["np.ndarray", "np.ndarray"]:
