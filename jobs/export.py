@@ -17,6 +17,8 @@ def export_command(
 
     Example: uic export runs/first --out bundles/first
     """
+    import torch
+
     from model.training.run import Run
     from onnx_export.bundle import export_run
     from onnx_export.parity import check_parity
@@ -24,6 +26,7 @@ def export_command(
     from uic.bundle import KIND
 
     console = Console(soft_wrap=True, highlight=False)
+    torch.set_num_threads(1)  # parity takes thousands of small steps: see DECISIONS, "One thread"
     artefact.check_may_write(out, KIND, replace=overwrite)
     opened = Run.open(run)
     with console.status("exporting the step and the score"):
