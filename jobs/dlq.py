@@ -49,6 +49,8 @@ def list_command(
     console.print(summary)
     table = Table("file", "byte", "kind", "user", "why", "event")
     for letter in box.letters(kind, reason, 20 if limit is None else limit):
-        first = letter.payload[:80].decode("utf-8", "backslashreplace").rstrip()
+        text = letter.payload[:80].decode("utf-8", "backslashreplace").rstrip()
+        # A terminal obeys control characters; a list only shows them.
+        first = "".join(mark if mark.isprintable() else f"\\x{ord(mark):02x}" for mark in text)
         table.add_row(letter.source, str(letter.offset), letter.kind, letter.user_id or "", letter.detail, first)
     console.print(table)

@@ -14,11 +14,14 @@ from onnx_export.graphs import write_graphs
 from uic import artefact
 from uic.bundle import KIND, MANIFEST, REQUIRED, Bundle, Manifest, digest
 from uic.codec import Codec
+from uic.errors import BadInput
 from uic.memory import MemoryLayout, UserMemory
 
 
 def export_run(run: Run, target: Path, *, replace: bool = False) -> Bundle:
-    """Export the best epoch of a run; the bundle appears whole or not at all."""
+    """Export the best epoch of a run; the bundle appears whole or not at all. Raises BadInput for a control."""
+    if run.plan.config.history == "none":
+        raise BadInput(f"{run.path}: trained without histories (the candidate-only control): no memory may be scored with it")
     stats = run.plan.dataset
     metrics = run.metrics
     best = next((entry for entry in metrics["epochs"] if entry["epoch"] == metrics.get("best_epoch")), None)

@@ -71,10 +71,12 @@ class Histories:
         user_of_event = events["user"].to_numpy(dtype=object)
         # The events are sorted by user: a user begins where the name changes.
         starts = np.flatnonzero(np.append(True, user_of_event[1:] != user_of_event[:-1])) if len(events) else np.zeros(0, int)
-        users = user_of_event[starts]
+        # Who was shown something before the first event has a history too: an empty one.
+        strangers = np.setdiff1d(samples["user"].to_numpy(dtype=object), user_of_event[starts])
+        users = np.append(user_of_event[starts], strangers)
         return cls(
             users=users,
-            offsets=np.append(starts, len(events)).astype(np.int64),
+            offsets=np.append(starts, np.full(len(strangers) + 1, len(events))).astype(np.int64),
             item_rows=items.rows(events["item_id"].to_numpy()),
             category_rows=categories.rows(events["category_id"].to_numpy()),
             samples=samples.assign(

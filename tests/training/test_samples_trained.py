@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from model.data.dataset import Dataset
 from model.training.evaluate import score
+from model.training.histories import Histories
 from model.training.run import Run
 from model.training.train import training_samples
 from uic.errors import BadInput
@@ -130,3 +131,20 @@ def test_without_history_every_memory_is_the_initial_one(data: Dataset, tmp_path
     assert made.metrics["best_auc"] == score(best, histories, valid, without_history=True).measure().auc
     # What only a step changes has learned nothing.
     torch.testing.assert_close(best.step.channel.gates.weight, model.step.channel.gates.weight, rtol=0, atol=1e-6)
+
+
+def test_a_user_shown_something_before_any_event_has_a_place_and_an_empty_history(tmp_path: Path) -> None:
+    data = small.dataset(tmp_path / "data", users=4, rows=60, items=8)
+    samples = data.samples()
+    strangers = samples.head(2).assign(user=["new-1", "new-2"], position=0)
+    shown = Dataset.write(
+        tmp_path / "shown",
+        events=data.events(),
+        samples=pd.concat([samples, strangers]),
+        vocabularies=data.vocabularies,
+        stats={name: value for name, value in data.stats.items() if name != "format"},
+    )
+    histories = Histories.of(shown, *shown.vocabularies)
+    places = histories.places(shown.samples()["user"].isin(["new-1", "new-2"]).to_numpy())
+    assert sorted(histories.users[places.user_P]) == ["new-1", "new-2"]
+    assert all(len(histories.rows_of(int(user))[0]) == 0 for user in places.user_P)
