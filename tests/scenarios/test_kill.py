@@ -70,6 +70,21 @@ class Job:
             time.sleep(0.02)
         raise AssertionError(f"run {run} did not come to line {lines} within {START_S} s")
 
+    def wait_for_checkpoint(self, run: int) -> None:
+        """Wait for a checkpoint of this run that was begun from now on: on a busy machine the first may be long in coming."""
+        assert self.process is not None
+
+        def newest() -> int:
+            done = self.dir.glob(f"checkpoints/run-{run:06d}/*/chk-*/_metadata")
+            return max((int(path.parent.name.removeprefix("chk-")) for path in done), default=0)
+
+        # The next one may have been under way already; the one after it was not.
+        wanted, give_up_at = newest() + 2, time.monotonic() + START_S
+        while newest() < wanted:
+            assert time.monotonic() < give_up_at, f"run {run} made no checkpoint {wanted} within {START_S} s"
+            assert self.process.poll() is None, self.process.communicate()[0]
+            time.sleep(0.02)
+
     def check(self) -> None:
         """Every memory is the straight fold's, byte for byte; every line that was not applied has exactly one letter."""
         straight, dead = toy.straight(self.bundle, self.events)
@@ -113,12 +128,13 @@ def kill(pid: int) -> None:
 @pytest.mark.timeout(400)
 def test_killed_at_random_times_and_run_again_it_ends_as_if_nothing_had_happened(job: Job) -> None:
     draw = random.Random(SEED)
-    toy.write_files(job.events, toy.make_lines(24_000, users=300, seed=SEED), files=7)
+    toy.write_files(job.events, toy.make_lines(48_000, users=300, seed=SEED), files=7)
     for run, victim in enumerate(["client", "JVM", "both"], 1):
         process = job.start()
-        progress = job.wait_for(run, lines=2_000 * run)
+        progress = job.wait_for(run, lines=1_000 * run)
         # Reading all over again would end alike, and prove nothing about the checkpoint.
         assert (progress.events_before > 0) == (run > 1)
+        job.wait_for_checkpoint(run)
         time.sleep(draw.uniform(0, 1))
         jvm_pid = job.jvm_pid()
         if victim != "JVM":
@@ -136,7 +152,7 @@ def test_killed_at_random_times_and_run_again_it_ends_as_if_nothing_had_happened
     # More files come; the state moves to the other backend through the savepoint that the last run has left.
     toy.write_files(job.events, toy.make_lines(8_000, users=400, seed=SEED + 1), files=3, first=7)
     process = job.start("--backend", "rocksdb")
-    job.wait_for(5, lines=26_000)
+    job.wait_for(5, lines=50_000)
     time.sleep(draw.uniform(0, 0.5))
     kill(process.pid)
     process.communicate(timeout=60)
