@@ -129,7 +129,7 @@ def start_jvm(java: Path, *, log_dir: Path, options: str, lock: IO[str]) -> Jvm:
 def _connect(jvm: Jvm, port_file: Path, output: Path) -> None:
     # What building the job will need; meanwhile the JVM starts. For Beam see operators/without_beam.
     sys.modules.setdefault("apache_beam", None)  # type: ignore[arg-type]  # None is how Python is told that there is none
-    import jobs.environment  # noqa: F401
+    import jobs.environment  # noqa: F401  # imported for what its import does
 
     give_up_at = time.monotonic() + _START_S
     while not port_file.exists() or port_file.stat().st_size < 4:

@@ -128,10 +128,10 @@ def test_the_environment_reaches_training(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_the_environment_reaches_switches_and_flink(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UIC__MODEL__SWITCHES", '{"miu": false}')
-    monkeypatch.setenv("UIC__FLINK", '{"state.backend.rocksdb.localdir": "/tmp/x"}')
+    monkeypatch.setenv("UIC__FLINK", '{"state.backend.rocksdb.localdir": "state-on-disk"}')
     settings = load_settings(None)
     assert not settings.model.variant().miu
-    assert settings.flink == {"state.backend.rocksdb.localdir": "/tmp/x"}
+    assert settings.flink == {"state.backend.rocksdb.localdir": "state-on-disk"}
 
 
 @pytest.mark.parametrize(
