@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from uic.errors import BadInput
@@ -68,8 +68,15 @@ class StreamSettings(_Section):
     """The streaming job."""
 
     job_dir: Path = Path("job")
+    plan: Literal["auto", "batched", "per-event"] = Field("auto", description="auto: batched where its jar is built")
+    jars: Path = Field(Path("infra/jars/job"), description="the jars of the batched plan and of Kafka; `make jars` makes them")
     backend: Literal["hashmap", "rocksdb"] = "hashmap"
+    parallelism: int = Field(1, ge=1, le=128)
     checkpoint_interval_s: float = Field(3.0, gt=0)
+    batch: int = Field(256, ge=1, le=4096, description="batched plan: events of one call into Python, at most")
+    batch_wait_ms: int = Field(5, ge=1, le=1000, description="batched plan: how long an event waits for others, at most")
+    idle_after_s: int | None = Field(None, ge=1, description="users idle for so long in log time leave state and store")
+    metrics_port: int | None = Field(None, ge=0, le=65535, description="Prometheus port of each worker; 0: any free one")
     lateness_s: int = Field(86_400, ge=0, description="how much older than its user's last event an event may be")
     max_ahead_s: int = Field(86_400, ge=0, description="how far ahead of the clock an event's time may be")
 
@@ -78,6 +85,33 @@ class StoreSettings(_Section):
     """The online store."""
 
     path: Path = Path("store")
+
+
+class KafkaSettings(_Section):
+    """Kafka: where it is, how to get in, and the topics. `password` comes from the environment alone (UIC__KAFKA__PASSWORD)."""
+
+    bootstrap: str = Field("localhost:9092", description="host:port, several with commas")
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
+    username: str | None = None
+    password: SecretStr | None = None
+    ca_file: Path | None = Field(None, description="PEM file of the certificates to trust")
+    certificate_file: Path | None = Field(None, description="PEM file of the client's own certificate, where TLS is mutual")
+    key_file: Path | None = Field(None, description="PEM file of its key, PKCS 8")
+    events: str = Field("events", description="topic of behaviour events, key = user_id, LogAppendTime")
+    snapshots: str = Field("snapshots", description="topic of published memories, compacted")
+    late: str = Field("late-events", description="topic of events that came too late")
+    dead: str = Field("dead-letters", description="topic of events that cannot be applied")
+    partitions: int = Field(4, ge=1, le=128, description="partitions of each topic")
+    replication: int = Field(1, ge=1, description="replicas of each topic, where we make it")
+    group: str = Field("uic", description="consumer group: committed offsets are kept under it")
+    start: str = Field("earliest", description="earliest, latest, committed, or a time such as 2017-11-26T00:00:00+08:00")
+
+
+class ClusterSettings(_Section):
+    """The Flink cluster that `uic job submit` speaks to."""
+
+    url: str = Field("http://localhost:8081", description="REST address of the JobManager")
 
 
 class Settings(BaseSettings):
@@ -89,6 +123,8 @@ class Settings(BaseSettings):
     train: _Fields = Field(default_factory=dict, description="fields of model/training/config.py, such as `epochs: 5`")
     stream: StreamSettings = StreamSettings()
     store: StoreSettings = StoreSettings()
+    kafka: KafkaSettings = KafkaSettings()
+    cluster: ClusterSettings = ClusterSettings()
     flink: dict[str, str] = Field(default_factory=dict, description="Flink's own keys, passed through")
 
     @classmethod
@@ -119,6 +155,11 @@ def load_settings(path: Path | None) -> Settings:
     flink = content.get("flink")
     if isinstance(flink, dict):
         content["flink"] = {str(key): _flink_text(key, value) for key, value in flink.items()}
+    kafka = content.get("kafka")
+    if isinstance(kafka, dict) and "password" in kafka:
+        raise BadInput(
+            f"{path}: kafka.password: a secret does not belong in a file; set UIC__KAFKA__PASSWORD in the environment"
+        )
     _check_sections(os.environ)
     try:
         return Settings(**content)

@@ -95,7 +95,7 @@ class ReadEvents(KeyedProcessFunction):  # type: ignore[misc]  # pyflink ships n
                 event = self._parse(at.file, line, now_ms)
                 if event is not None:
                     events += 1
-                    yield Row(event.user_id, wire.pack(at.file, line.offset, line.payload))
+                    yield Row(event.user_id, wire.pack(at.file, line.offset, event.time_ms, line.payload))
             position = replace(chunk.position, events=at.events + events)
             if position != at:
                 self._position.update(position.to_json())

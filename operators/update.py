@@ -76,7 +76,7 @@ class UpdateMemory(KeyedProcessFunction):  # type: ignore[misc]  # pyflink ships
     def _apply(self, arrived: wire.Wire) -> None:
         # The reader has refused what is not acceptable; here the clock no longer matters.
         event = parse_event(arrived.payload, now_ms=_FOREVER_MS)
-        update = self._updater.update(self._memory.value(), event, log_time_ms=event.time_ms)
+        update = self._updater.update(self._memory.value(), event, log_time_ms=arrived.log_time_ms)
         self._outcomes[update.outcome] += 1
         if update.blob is None:
             self._letters.put(

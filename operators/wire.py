@@ -1,29 +1,34 @@
-"""One event between the reader and the update operator: where it stood in the input, and its original bytes."""
+"""One event between the reader or Kafka and the update operator: where it stood in the log, when the log took it in, its bytes.
+
+Little-endian: offset (8 bytes, signed), log time in ms (8, signed), length of the source (2), the source, the payload.
+RecordReader.java writes the same for records of Kafka.
+"""
 
 import struct
 from typing import NamedTuple
 
-_HEAD = struct.Struct("<qH")
+_HEAD = struct.Struct("<qqH")
 
 
 class Wire(NamedTuple):
-    """`source` and `offset` tell an event's place in the input, which is what a kept letter is known by."""
+    """`source` and `offset` tell an event's place in the log ("a.jsonl" and a byte, "events-3" and an offset)."""
 
     source: str
     offset: int
+    log_time_ms: int
     payload: bytes
 
 
-def pack(file: str, offset: int, payload: bytes) -> bytes:
+def pack(file: str, offset: int, log_time_ms: int, payload: bytes) -> bytes:
     """The bytes of a `Wire`; `file` may be a name that is not UTF-8."""
     source = printable(file).encode()
-    return _HEAD.pack(offset, len(source)) + source + payload
+    return _HEAD.pack(offset, log_time_ms, len(source)) + source + payload
 
 
 def unpack(data: bytes) -> Wire:
-    offset, length = _HEAD.unpack_from(data)
+    offset, log_time_ms, length = _HEAD.unpack_from(data)
     cut = _HEAD.size + length
-    return Wire(data[_HEAD.size : cut].decode(), offset, data[cut:])
+    return Wire(data[_HEAD.size : cut].decode(), offset, log_time_ms, data[cut:])
 
 
 def printable(file: str) -> str:
