@@ -1,6 +1,6 @@
 """The folder of one streaming job: who works in it, what it belongs to, and where it goes on.
 
-job.json             the runs so far: bundle layout and lineage, store, events; pid of launcher and JVM
+job.json             the runs so far: bundle layout and lineage, store, events; pid of launcher and JVM, or the cluster
 lock                 held by the launcher and inherited by its JVM: free means that both are gone
 checkpoints/run-N/   Flink's checkpoints and the closing savepoint of run N
 letters.sqlite       dead letters, late events, duplicates
@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from uic import artefact
 from uic.errors import EnvironmentProblem, JobError
@@ -32,8 +32,29 @@ _FORMAT = 1
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClusterRecord:
+    """Where a submitted job runs and what it reads. `plan`: batched or per-event. `wheel`: our code on the workers.
+
+    `partitions` is the topic's count at the first submit: with another one, users would change their partition.
+    """
+
+    url: str
+    job_id: str
+    name: str
+    plan: str
+    parallelism: int
+    bootstrap: str
+    topic: str
+    partitions: int
+    wheel: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class JobRecord:
-    """What job.json says. The state in the checkpoints fits this layout and lineage, and was published to this store."""
+    """What job.json says. The state in the checkpoints fits this layout and lineage, and was published to this store.
+
+    `cluster` is None where the job runs in this machine's embedded Flink.
+    """
 
     run: int
     layout: str
@@ -45,7 +66,20 @@ class JobRecord:
     backend: str
     launcher_pid: int = 0
     jvm_pid: int = 0
+    cluster: ClusterRecord | None = None
     format: int = _FORMAT
+
+    def to_json(self) -> str:
+        content = dataclasses.asdict(self)
+        if self.cluster is None:
+            del content["cluster"]  # so that a release without clusters still reads it
+        return json.dumps(content, indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "JobRecord":
+        """The record in `content`; raises TypeError for fields missing or unknown."""
+        cluster = content.get("cluster")
+        return cls(**{**content, "cluster": None if cluster is None else ClusterRecord(**cluster)})
 
 
 class JobFolder:
@@ -97,12 +131,16 @@ class JobFolder:
             return None
         except (OSError, ValueError) as error:
             raise JobError(f"{path}: cannot be read: {error}") from error
-        if content.get("format") != _FORMAT:
-            raise JobError(f"{path}: this release reads format {_FORMAT}, got {content.get('format')}")
-        return JobRecord(**content)
+        found = content.get("format") if isinstance(content, dict) else type(content).__name__
+        if found != _FORMAT:
+            raise JobError(f"{path}: this release reads format {_FORMAT}, got {found}")
+        try:
+            return JobRecord.from_json(content)
+        except TypeError as error:
+            raise JobError(f"{path}: its fields are not those of this release: {error}") from error
 
     def write(self, record: JobRecord) -> None:
-        artefact.write_atomically(self.path / "job.json", json.dumps(dataclasses.asdict(record), indent=2) + "\n")
+        artefact.write_atomically(self.path / "job.json", record.to_json())
 
     def checkpoints_of(self, run: int) -> Path:
         return self.path / "checkpoints" / f"run-{run:06d}"

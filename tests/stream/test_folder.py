@@ -1,10 +1,12 @@
 """The job folder: whose it is, who works in it, and where a run goes on (jobs/folder.py)."""
 
+import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 
-from jobs.folder import JobFolder, JobRecord
+from jobs.folder import ClusterRecord, JobFolder, JobRecord
 from uic.errors import ForeignDirectory, JobError
 
 RECORD = JobRecord(
@@ -18,6 +20,17 @@ RECORD = JobRecord(
     backend="hashmap",
     launcher_pid=12,
     jvm_pid=34,
+)
+CLUSTER = ClusterRecord(
+    url="http://localhost:8081",
+    job_id="ab" * 16,
+    name="uic",
+    plan="batched",
+    parallelism=2,
+    bootstrap="localhost:9092",
+    topic="events",
+    partitions=4,
+    wheel="w.whl",
 )
 COMPLETE = bytes.fromhex("4960672d") + b"more"
 
@@ -42,10 +55,28 @@ def test_a_new_folder_has_no_record_and_no_checkpoint(tmp_path: Path) -> None:
     assert newest(folder) == (None, [])
 
 
-def test_a_record_comes_back_as_it_was_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cluster", [None, CLUSTER])
+def test_a_record_comes_back_as_it_was_written(tmp_path: Path, cluster: ClusterRecord | None) -> None:
+    folder = JobFolder(tmp_path / "job")
+    record = dataclasses.replace(RECORD, cluster=cluster)
+    folder.write(record)
+    assert JobFolder(tmp_path / "job").record() == record
+
+
+def test_a_record_made_before_there_were_clusters_is_read_and_still_written_so(tmp_path: Path) -> None:
     folder = JobFolder(tmp_path / "job")
     folder.write(RECORD)
-    assert JobFolder(tmp_path / "job").record() == RECORD
+    content = json.loads((folder.path / "job.json").read_text())
+    assert "cluster" not in content
+    assert folder.record() == RECORD
+
+
+@pytest.mark.parametrize("content", ['{"format": 1, "run": 1}', '{"format": 1, "cluster": {"url": 1}}', '{"format": 2}', "[]"])
+def test_a_record_that_is_not_of_this_release_is_refused_by_name(tmp_path: Path, content: str) -> None:
+    folder = JobFolder(tmp_path / "job")
+    (folder.path / "job.json").write_text(content)
+    with pytest.raises(JobError, match=r"job\.json: "):
+        folder.record()
 
 
 def test_a_folder_of_something_else_is_left_as_it_is(tmp_path: Path) -> None:
