@@ -7,25 +7,29 @@ On the wire an event is one JSON object:
 """
 
 import json
-from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
+
+import msgspec
 
 from uic.errors import InvalidEvent
 
 MAX_EVENT_BYTES = 1 << 20
 MAX_TEXT_BYTES = 128
 _INT64 = 1 << 63
+# So many characters never take more than MAX_TEXT_BYTES.
+_SURELY_SHORT = MAX_TEXT_BYTES // 4
+
+_Int64 = Annotated[int, msgspec.Meta(ge=-_INT64, le=_INT64 - 1)]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BehaviourEvent:
+class BehaviourEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One thing a user did. Ids are the raw ones of the log; the bundle's vocabulary maps them to embedding rows."""
 
     user_id: str
-    item_id: int
-    category_id: int
+    item_id: _Int64
+    category_id: _Int64
     behaviour: str
-    time_ms: int
+    time_ms: _Int64
     event_id: str | None = None
     source: str | None = None
 
@@ -43,28 +47,9 @@ def parse_event(
     """
     if len(payload) > MAX_EVENT_BYTES:
         raise InvalidEvent("too_large", f"event: expected at most {MAX_EVENT_BYTES} bytes, got {len(payload)}")
-    try:
-        fields = _DECODER.decode(payload.decode())
-    except UnicodeDecodeError as error:
-        raise InvalidEvent(
-            "bad_encoding", f"event: expected UTF-8, got byte 0x{payload[error.start]:02x} at {error.start}"
-        ) from None
-    except RecursionError:
-        raise InvalidEvent("bad_json", "event: expected a flat JSON object, got one nested too deeply") from None
-    except ValueError as error:
-        raise InvalidEvent("bad_json", f"event: expected a JSON object, got {_short(payload)}: {error}") from None
-    if not isinstance(fields, dict):
-        raise InvalidEvent("bad_json", f"event: expected a JSON object, got {_short(payload)}")
-
-    event = BehaviourEvent(
-        user_id=_text(fields, "user_id"),
-        item_id=_integer(fields, "item_id"),
-        category_id=_integer(fields, "category_id"),
-        behaviour=_text(fields, "behaviour", integers=False),
-        time_ms=_integer(fields, "time_ms"),
-        event_id=None if fields.get("event_id") is None else _text(fields, "event_id"),
-        source=None if fields.get("source") is None else _text(fields, "source"),
-    )
+    event = _plain_event(payload)
+    if event is None:
+        event = _checked_event(payload)
     if event.time_ms < 0:
         raise InvalidEvent("negative_time", f"time_ms: expected milliseconds since 1970, got {event.time_ms}")
     if event.time_ms > now_ms + max_ahead_ms:
@@ -80,9 +65,45 @@ def parse_event(
     return event
 
 
+def _plain_event(payload: bytes) -> BehaviourEvent | None:
+    """The event where nothing about it is unusual, in a tenth of the time; None leaves the decision to `_checked_event`."""
+    try:
+        event: BehaviourEvent = _PLAIN.decode(payload.decode())
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return None
+    texts = (event.user_id, event.behaviour, event.event_id, event.source)
+    return event if all(text is None or 1 <= len(text) <= _SURELY_SHORT for text in texts) else None
+
+
+def _checked_event(payload: bytes) -> BehaviourEvent:
+    """The event field by field, with the reason where it is none."""
+    try:
+        fields = _DECODER.decode(payload.decode())
+    except UnicodeDecodeError as error:
+        raise InvalidEvent(
+            "bad_encoding", f"event: expected UTF-8, got byte 0x{payload[error.start]:02x} at {error.start}"
+        ) from None
+    except RecursionError:
+        raise InvalidEvent("bad_json", "event: expected a flat JSON object, got one nested too deeply") from None
+    except ValueError as error:
+        raise InvalidEvent("bad_json", f"event: expected a JSON object, got {_short(payload)}: {error}") from None
+    if not isinstance(fields, dict):
+        raise InvalidEvent("bad_json", f"event: expected a JSON object, got {_short(payload)}")
+
+    return BehaviourEvent(
+        user_id=_text(fields, "user_id"),
+        item_id=_integer(fields, "item_id"),
+        category_id=_integer(fields, "category_id"),
+        behaviour=_text(fields, "behaviour", integers=False),
+        time_ms=_integer(fields, "time_ms"),
+        event_id=None if fields.get("event_id") is None else _text(fields, "event_id"),
+        source=None if fields.get("source") is None else _text(fields, "source"),
+    )
+
+
 def to_json(event: BehaviourEvent) -> bytes:
     """The event as it goes over the wire, without a line end; the inverse of `parse_event`."""
-    fields = {name: value for name in BehaviourEvent.__slots__ if (value := getattr(event, name)) is not None}
+    fields = {name: value for name in BehaviourEvent.__struct_fields__ if (value := getattr(event, name)) is not None}
     return json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
 
 
@@ -126,6 +147,7 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
+_PLAIN = msgspec.json.Decoder(BehaviourEvent)
 # Made once: json.loads with an argument makes a decoder at every call.
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 

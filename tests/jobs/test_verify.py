@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import small
@@ -66,13 +67,13 @@ def test_one_event_too_few_is_named(verify: Verify, world: small.World) -> None:
 
 def test_one_event_too_many_is_named(verify: Verify, world: small.World) -> None:
     own = [event for event in world.events if event.user_id == USER]
-    more = small.fold(world.bundle, [*own, dataclasses.replace(own[-1], time_ms=own[-1].time_ms + 1)])
+    more = small.fold(world.bundle, [*own, msgspec.structs.replace(own[-1], time_ms=own[-1].time_ms + 1)])
     assert_only_mismatch(verify({**world.memories, **more}), USER, f"{len(own) + 1} events applied, expected {len(own)}")
 
 
 def test_as_many_other_events_are_named(verify: Verify, world: small.World) -> None:
     own = [event for event in world.events if event.user_id == USER]
-    other = [*own[:-1], dataclasses.replace(own[-1], item_id=own[0].item_id + 10**6)]
+    other = [*own[:-1], msgspec.structs.replace(own[-1], item_id=own[0].item_id + 10**6)]
     assert_only_mismatch(verify({**world.memories, **small.fold(world.bundle, other)}), USER, "other events were applied")
 
 
@@ -106,8 +107,8 @@ def test_a_corrupt_memory_ends_it_with_the_users_name(verify: Verify, world: sma
 
 def test_events_that_are_not_applied_are_counted_and_change_nothing(verify: Verify, world: small.World, tmp_path: Path) -> None:
     last = world.events[-1]
-    late = dataclasses.replace(last, item_id=101, time_ms=small.START_MS - 10 * small.DAY_MS)
-    unknown = dataclasses.replace(last, behaviour="stare")
+    late = msgspec.structs.replace(last, item_id=101, time_ms=small.START_MS - 10 * small.DAY_MS)
+    unknown = msgspec.structs.replace(last, behaviour="stare")
     folder = tmp_path / "events"
     folder.mkdir()
     lines = [to_json(event) for event in world.events]
@@ -118,7 +119,7 @@ def test_events_that_are_not_applied_are_counted_and_change_nothing(verify: Veri
 
 
 def test_late_events_count_where_the_job_took_them(verify: Verify, world: small.World, tmp_path: Path) -> None:
-    late = dataclasses.replace(world.events[-1], user_id=USER, time_ms=small.START_MS - 10 * small.DAY_MS)
+    late = msgspec.structs.replace(world.events[-1], user_id=USER, time_ms=small.START_MS - 10 * small.DAY_MS)
     folder = tmp_path / "events"
     folder.mkdir()
     (folder / "a.jsonl").write_bytes(b"\n".join(to_json(event) for event in [*world.events, late]))

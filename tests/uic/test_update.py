@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 from drawn import event, fake_step, updater
@@ -78,12 +79,12 @@ def test_the_same_time_item_and_behaviour_is_a_duplicate_also_under_another_even
 
 @pytest.mark.parametrize("change", [{"time_ms": 1001}, {"item_id": 11}, {"behaviour": "buy"}])
 def test_an_event_that_differs_in_time_item_or_behaviour_is_another_event(change: dict[str, int | str]) -> None:
-    assert apply(updater(), event(), replace(event(), **change))[1] == [APPLIED, APPLIED]  # type: ignore[arg-type]  # fields
+    assert apply(updater(), event(), msgspec.structs.replace(event(), **change))[1] == [APPLIED, APPLIED]
 
 
 @pytest.mark.parametrize("change", [{"category_id": 8}, {"source": "other"}, {"user_id": "u2"}])
 def test_category_and_source_do_not_make_another_event(change: dict[str, int | str]) -> None:
-    assert apply(updater(), event(), replace(event(), **change))[1] == [APPLIED, DUPLICATE]  # type: ignore[arg-type]  # fields
+    assert apply(updater(), event(), msgspec.structs.replace(event(), **change))[1] == [APPLIED, DUPLICATE]
 
 
 def test_two_events_without_id_are_not_the_same_for_having_none() -> None:
