@@ -41,9 +41,14 @@ class Folded:
 
 def fold(updater: Updater, events: Iterable[BehaviourEvent]) -> Folded:
     """Fold events in log order, from the initial memory on; log time is each event's own time, as in event files."""
+    return fold_log(updater, ((event, event.time_ms) for event in events))
+
+
+def fold_log(updater: Updater, log: Iterable[tuple[BehaviourEvent, int]]) -> Folded:
+    """The same for events that the log took in at a time of its own, in milliseconds, as Kafka does."""
     histories: dict[str, _History] = {}
     outcomes: Counter[Outcome] = Counter()
-    for event in events:
+    for event, log_time_ms in log:
         history = histories.get(event.user_id)
         if history is None:
             history = histories[event.user_id] = _History(ring=updater.initial.fingerprints)
@@ -57,7 +62,7 @@ def fold(updater: Updater, events: Iterable[BehaviourEvent]) -> Folded:
         history.category_ids.append(event.category_id)
         last_ms = history.last_time_ms
         history.last_time_ms = event.time_ms if last_ms is None else max(last_ms, event.time_ms)
-        history.log_time_ms = event.time_ms
+        history.log_time_ms = log_time_ms
 
     users = sorted(histories, key=lambda user: -len(histories[user].item_ids))
     memories: dict[str, UserMemory] = {}

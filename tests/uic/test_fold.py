@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uic.event import BehaviourEvent
-from uic.fold import fold
+from uic.fold import fold, fold_log
 from uic.memory import UserMemory
 from uic.update import Outcome, Updater
 
@@ -26,11 +26,13 @@ STREAMS = st.lists(
 )
 
 
-def one_by_one(center: Updater, events: list[BehaviourEvent]) -> tuple[dict[str, UserMemory], Counter[Outcome]]:
+def one_by_one(
+    center: Updater, events: list[BehaviourEvent], log_times_ms: list[int] | None = None
+) -> tuple[dict[str, UserMemory], Counter[Outcome]]:
     blobs: dict[str, bytes] = {}
     outcomes: Counter[Outcome] = Counter()
-    for each in events:
-        update = center.update(blobs.get(each.user_id), each, log_time_ms=each.time_ms)
+    for each, log_time_ms in zip(events, log_times_ms or [each.time_ms for each in events], strict=True):
+        update = center.update(blobs.get(each.user_id), each, log_time_ms=log_time_ms)
         outcomes[update.outcome] += 1
         if update.blob is not None:
             blobs[each.user_id] = update.blob
@@ -50,6 +52,17 @@ def test_a_fold_equals_the_events_applied_one_by_one_exactly(
     for user, memory in memories.items():
         # The toy step is exact in float32, so that bytes can be compared.
         assert center.codec.encode(folded.memories[user]) == center.codec.encode(memory)
+
+
+@given(STREAMS, st.integers(0, 30))
+def test_a_fold_of_a_log_keeps_the_logs_own_times(events: list[BehaviourEvent], lateness_ms: int) -> None:
+    center = updater(lateness_ms=lateness_ms)
+    log_times_ms = [1000 + place // 3 for place in range(len(events))]
+    folded = fold_log(center, zip(events, log_times_ms, strict=True))
+    memories, outcomes = one_by_one(center, events, log_times_ms)
+    assert folded.outcomes == outcomes
+    blobs = {user: center.codec.encode(memory) for user, memory in folded.memories.items() if memory.sequence}
+    assert blobs == {user: center.codec.encode(memory) for user, memory in memories.items()}
 
 
 def test_more_users_than_one_wave_holds_are_all_folded() -> None:
