@@ -24,13 +24,14 @@ numbers and formats may come; a reader refuses the ones it does not know. Nothin
 """
 
 import struct
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import google_crc32c
 import numpy as np
 
 from uic.errors import ChecksumMismatch, LayoutMismatch, NotAMemory, TruncatedMemory, UnknownFormat
-from uic.memory import MemoryLayout, UserMemory
+from uic.memory import Float32, MemoryLayout, UserMemory
 
 MAGIC = b"UICM"
 FORMAT = 1
@@ -38,7 +39,8 @@ _FLOAT32 = 1
 _HEADER = struct.Struct("<4sHHQQIIQqq")
 _ENTRY = struct.Struct("<BBHHH")
 _CRC = struct.Struct("<I")
-_NO_TIME = -(1 << 63)
+NO_TIME = -(1 << 63)
+_LAYOUT_END = 16
 
 
 class Header(NamedTuple):
@@ -81,6 +83,17 @@ def check_crc(data: bytes) -> None:
         raise ChecksumMismatch(f"memory: CRC-32C of {len(data) - 4} bytes is {computed:08x}, the blob says {expected:08x}")
 
 
+class Columns(NamedTuple):
+    """Many memories of one layout, column by column; times are NO_TIME where there was none yet."""
+
+    states_BF: Float32
+    rings: list[bytes]
+    sequences: list[int]
+    last_times_ms: list[int]
+    log_times_ms: list[int]
+    generations: list[int]
+
+
 class Codec:
     """Encodes and decodes the memories of one layout."""
 
@@ -94,6 +107,23 @@ class Codec:
         self._ring_at = self._tensors_at + 4 * layout.size_F
         self._crc_at = self._ring_at + 16 * layout.ring_size
         self.size = self._crc_at + _CRC.size
+        self._rows = np.dtype(
+            [
+                ("fixed", f"V{_LAYOUT_END}"),  # magic, format, number of tensors, layout id
+                ("bundle_version", "<u8"),
+                ("generation", "<u4"),
+                ("ring_size", "<u4"),
+                ("sequence", "<u8"),
+                ("last_time_ms", "<i8"),
+                ("log_time_ms", "<i8"),
+                ("table", f"V{len(self._table)}"),
+                ("state", "<f4", (layout.size_F,)),
+                ("ring", f"V{16 * layout.ring_size}"),
+                ("crc", "<u4"),
+            ]
+        )
+        assert self._rows.itemsize == self.size
+        self._fixed = _HEADER.pack(MAGIC, FORMAT, len(layout.tensors), layout.layout_id, 0, 0, 0, 0, 0, 0)[:_LAYOUT_END]
 
     def encode(self, memory: UserMemory) -> bytes:
         """The blob of `memory`; its size depends on the layout alone."""
@@ -112,8 +142,8 @@ class Codec:
                     memory.generation,
                     layout.ring_size,
                     memory.sequence,
-                    _NO_TIME if memory.last_time_ms is None else memory.last_time_ms,
-                    _NO_TIME if memory.log_time_ms is None else memory.log_time_ms,
+                    NO_TIME if memory.last_time_ms is None else memory.last_time_ms,
+                    NO_TIME if memory.log_time_ms is None else memory.log_time_ms,
                 ),
                 self._table,
                 memory.state_F.astype("<f4", copy=False).tobytes(),
@@ -142,11 +172,56 @@ class Codec:
             state_F=np.frombuffer(data, dtype="<f4", count=self.layout.size_F, offset=self._tensors_at),
             fingerprints=data[self._ring_at : self._crc_at],
             sequence=header.sequence,
-            last_time_ms=None if header.last_time_ms == _NO_TIME else header.last_time_ms,
-            log_time_ms=None if header.log_time_ms == _NO_TIME else header.log_time_ms,
+            last_time_ms=None if header.last_time_ms == NO_TIME else header.last_time_ms,
+            log_time_ms=None if header.log_time_ms == NO_TIME else header.log_time_ms,
             generation=header.generation,
             bundle_version=header.bundle_version,
         )
+
+    def decode_many(self, blobs: Sequence[bytes]) -> Columns:
+        """What `decode` gives for each of the blobs, in a fraction of its time; raises what it raises for the first bad one."""
+        try:
+            rows = np.frombuffer(b"".join(blobs), dtype=self._rows)
+            crcs = rows["crc"].tolist()
+            is_good = (
+                len(rows) == len(blobs)
+                and rows["fixed"].tobytes() == self._fixed * len(rows)
+                and rows["table"].tobytes() == self._table * len(rows)
+                and bool((rows["ring_size"] == self.layout.ring_size).all())
+                and all(google_crc32c.value(blob[: -_CRC.size]) == crc for blob, crc in zip(blobs, crcs, strict=True))
+            )
+        except ValueError:  # the lengths do not add up
+            is_good = False
+        if not is_good:
+            for blob in blobs:
+                self.decode(blob)
+            raise AssertionError("blobs that are good one by one must be good together")
+        return Columns(
+            states_BF=rows["state"],
+            rings=[blob[self._ring_at : self._crc_at] for blob in blobs],
+            sequences=rows["sequence"].tolist(),
+            last_times_ms=rows["last_time_ms"].tolist(),
+            log_times_ms=rows["log_time_ms"].tolist(),
+            generations=rows["generation"].tolist(),
+        )
+
+    def encode_many(self, columns: Columns, *, bundle_version: int) -> list[bytes]:
+        """What `encode` gives for each memory of the columns."""
+        rows = np.empty(len(columns.rings), dtype=self._rows)
+        rows["fixed"] = np.void(self._fixed)
+        rows["bundle_version"] = bundle_version
+        rows["generation"] = columns.generations
+        rows["ring_size"] = self.layout.ring_size
+        rows["sequence"] = columns.sequences
+        rows["last_time_ms"] = columns.last_times_ms
+        rows["log_time_ms"] = columns.log_times_ms
+        rows["table"] = np.void(self._table)
+        rows["state"] = columns.states_BF
+        if self.layout.ring_size > 0:
+            rows["ring"] = np.frombuffer(b"".join(columns.rings), dtype=self._rows["ring"])
+        data = rows.tobytes()
+        bodies = (data[start : start + self._crc_at] for start in range(0, len(data), self.size))
+        return [body + _CRC.pack(google_crc32c.value(body)) for body in bodies]
 
 
 def with_generation(data: bytes, generation: int) -> bytes:

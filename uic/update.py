@@ -46,10 +46,14 @@ class Outcome(enum.Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """How tolerant the stream is. `lateness_ms`: how much older than its user's last event an event may be."""
+    """How tolerant the stream is. `lateness_ms`: how much older than its user's last event an event may be.
+
+    `idle_after_ms`: a memory whose last event lies further back than this, in log time, counts as gone (None: never).
+    """
 
     lateness_ms: int = 86_400_000
     accept_late: bool = False
+    idle_after_ms: int | None = None
 
 
 class Update(NamedTuple):
@@ -70,13 +74,23 @@ def fingerprints(event: BehaviourEvent) -> tuple[bytes, bytes]:
 
 
 def admit(
-    ring: bytes, last_time_ms: int | None, event: BehaviourEvent, marks: tuple[bytes, bytes], rules: Rules
+    ring: bytes,
+    last_time_ms: int | None,
+    event: BehaviourEvent,
+    marks: tuple[bytes, bytes],
+    rules: Rules,
+    *,
+    accepts_late: bool = False,
 ) -> tuple[Outcome, str]:
     """Whether an event may change a memory with this fingerprint ring and last event time, and why not."""
     for place, mark in enumerate(marks):
         if mark != _NO_FINGERPRINT and _holds(ring, mark, 8 * place):
             return Outcome.DUPLICATE, "same event_id" if place else "same time, item and behaviour"
-    if last_time_ms is not None and not rules.accept_late and event.time_ms < last_time_ms - rules.lateness_ms:
+    if (
+        last_time_ms is not None
+        and not (rules.accept_late or accepts_late)
+        and event.time_ms < last_time_ms - rules.lateness_ms
+    ):
         behind_s = (last_time_ms - event.time_ms) // 1000
         return Outcome.LATE, f"{behind_s} s before the user's last event, allowed are {rules.lateness_ms // 1000} s"
     return Outcome.APPLIED, ""
@@ -88,6 +102,42 @@ def remember(ring: bytes, sequence: int, marks: tuple[bytes, bytes]) -> bytes:
         return ring
     at = sequence % (len(ring) // 16) * 16
     return ring[:at] + marks[0] + marks[1] + ring[at + 16 :]
+
+
+class Ledger:
+    """What decides over a user's next event: the events applied so far, their fingerprints, and two times."""
+
+    __slots__ = ("last_time_ms", "log_time_ms", "ring", "sequence")
+
+    def __init__(self, ring: bytes, sequence: int = 0, last_time_ms: int | None = None, log_time_ms: int | None = None) -> None:
+        self.ring = ring
+        self.sequence = sequence
+        self.last_time_ms = last_time_ms
+        self.log_time_ms = log_time_ms
+
+    @classmethod
+    def of(cls, memory: UserMemory) -> "Ledger":
+        return cls(memory.fingerprints, memory.sequence, memory.last_time_ms, memory.log_time_ms)
+
+    def take(self, event: BehaviourEvent, log_time_ms: int, rules: Rules, *, accepts_late: bool = False) -> tuple[Outcome, str]:
+        """Judge an event; where it is to be applied, enter it. After that `sequence` 1 means: to the initial memory."""
+        if is_idle(self.log_time_ms, log_time_ms, rules):
+            self.ring, self.sequence, self.last_time_ms = bytes(len(self.ring)), 0, None
+        marks = fingerprints(event)
+        outcome, detail = admit(self.ring, self.last_time_ms, event, marks, rules, accepts_late=accepts_late)
+        if outcome is Outcome.APPLIED:
+            self.ring = remember(self.ring, self.sequence, marks)
+            self.sequence += 1
+            self.last_time_ms = event.time_ms if self.last_time_ms is None else max(self.last_time_ms, event.time_ms)
+            self.log_time_ms = log_time_ms
+        return outcome, detail
+
+
+def is_idle(last_log_time_ms: int | None, log_time_ms: int, rules: Rules) -> bool:
+    """Whether a memory last changed at the first log time counts as gone for an event at the second."""
+    if rules.idle_after_ms is None or last_log_time_ms is None:
+        return False
+    return log_time_ms - last_log_time_ms > rules.idle_after_ms
 
 
 class Updater:
@@ -112,27 +162,28 @@ class Updater:
         self.bundle_version = bundle_version
         self.rules = rules
 
-    def update(self, blob: bytes | None, event: BehaviourEvent, *, log_time_ms: int) -> Update:
+    def update(self, blob: bytes | None, event: BehaviourEvent, *, log_time_ms: int, accepts_late: bool = False) -> Update:
         """Apply one event to the memory in `blob`, or to the initial memory where that is None.
 
         Raises CorruptMemory if the blob cannot be used: it is never treated as an empty memory.
         """
         memory = self.initial if blob is None else self.codec.decode(blob)
-        marks = fingerprints(event)
-        outcome, detail = admit(memory.fingerprints, memory.last_time_ms, event, marks, self.rules)
+        ledger = Ledger.of(memory)
+        outcome, detail = ledger.take(event, log_time_ms, self.rules, accepts_late=accepts_late)
         if outcome is not Outcome.APPLIED:
             return Update(outcome, None, detail)
+        before_F = self.initial.state_F if ledger.sequence == 1 else memory.state_F
         after_BF = self.step(
-            memory.state_F.reshape(1, -1),
+            before_F.reshape(1, -1),
             np.array([self.items.row(event.item_id)]),
             np.array([self.categories.row(event.category_id)]),
         )
         after = UserMemory(
             state_F=after_BF[0],
-            fingerprints=remember(memory.fingerprints, memory.sequence, marks),
-            sequence=memory.sequence + 1,
-            last_time_ms=event.time_ms if memory.last_time_ms is None else max(memory.last_time_ms, event.time_ms),
-            log_time_ms=log_time_ms,
+            fingerprints=ledger.ring,
+            sequence=ledger.sequence,
+            last_time_ms=ledger.last_time_ms,
+            log_time_ms=ledger.log_time_ms,
             generation=memory.generation,
             bundle_version=self.bundle_version,
         )

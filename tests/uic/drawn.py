@@ -82,7 +82,9 @@ def fake_step(state_BF: Float32, item_rows_B: np.ndarray, category_rows_B: np.nd
     return (state_BF / 2 + (item_rows_B + category_rows_B / 4)[:, None]).astype(np.float32)
 
 
-def updater(*, ring_size: int = 16, lateness_ms: int = 1000, accept_late: bool = False, items: int = 20) -> Updater:
+def updater(
+    *, ring_size: int = 16, lateness_ms: int = 1000, accept_late: bool = False, items: int = 20, rules: Rules | None = None
+) -> Updater:
     """An updater over the fake step, with items 10 to 10 + items - 1 and categories 1 to 9."""
     layout = MemoryLayout(Variant(**SMALL), ring_size=ring_size)
     return Updater(
@@ -92,5 +94,5 @@ def updater(*, ring_size: int = 16, lateness_ms: int = 1000, accept_late: bool =
         items=Vocabulary(np.arange(10, 10 + items)),
         categories=Vocabulary(np.arange(1, 10)),
         bundle_version=99,
-        rules=Rules(lateness_ms=lateness_ms, accept_late=accept_late),
+        rules=rules or Rules(lateness_ms=lateness_ms, accept_late=accept_late),
     )
