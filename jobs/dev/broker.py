@@ -159,5 +159,5 @@ def _tls_properties(certificates: Certificates) -> dict[str, str]:
         "ssl.keystore.location": str(certificates.server),
         "ssl.truststore.type": "PEM",
         "ssl.truststore.location": str(certificates.ca),
-        "ssl.client.auth": "required",
+        "listener.name.client.ssl.client.auth": "required",
     }

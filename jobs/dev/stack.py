@@ -1,4 +1,4 @@
-"""The development stack on free loopback ports: a Kafka broker, a JobManager and one-slot TaskManagers, for tests and `uic dev`.
+"""The development stack on free loopback ports: Kafka, a JobManager and one-slot TaskManagers, for tests and `uic dev`.
 
 root/logs/   one log a server            root/conf/, root/lib/, root/tls/   what they were started with
 root/kafka/  the broker's data           root/tmp/                         their temporary files
