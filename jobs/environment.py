@@ -1,50 +1,101 @@
-"""The per-event plan as a Flink job: its configuration and its graph, for the embedded cluster in one JVM."""
+"""The job's configuration, for the embedded cluster in one JVM and for a real one, and the job while it runs."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from pyflink.common import Configuration, Types
-from pyflink.datastream import DataStream, StreamExecutionEnvironment
+from pyflink.common import Configuration
+from pyflink.datastream import StreamExecutionEnvironment
 from pyflink.java_gateway import get_gateway
 
 from operators import contract
-from operators.read import HeartbeatRows, ReadEvents, ReadSettings
-from operators.types import key_by_first_field, keyed_row
-from operators.update import UpdateMemory, UpdateSettings
+
+# Most of what a user may set otherwise, with what the plans want by default.
+_DEFAULTS = {
+    "execution.checkpointing.min-pause": "200 ms",
+    "execution.checkpointing.num-retained": "3",
+    "execution.checkpointing.timeout": "10 min",
+    "python.metric.enabled": "false",
+    "pipeline.object-reuse": "true",
+    # Memories are random numbers to a compressor; as they are, their CRCs can be checked in the files (jobs/checkpoints.py).
+    "state.backend.rocksdb.compression.per.level": "NO_COMPRESSION",
+    "state.backend.rocksdb.use-bloom-filter": "true",
+}
 
 
-def configuration(
+def embedded_configuration(
     *, checkpoints: Path, temporary: Path, backend: str, interval_s: float, restore_from: Path | None, extra: dict[str, str]
 ) -> dict[str, str]:
     """Flink's own keys; `extra` is what the user sets and wins over all that is not fixed by the plan."""
-    chosen = {
-        "state.backend.type": backend,
-        "execution.checkpointing.interval": f"{int(interval_s * 1000)} ms",
-        "execution.checkpointing.min-pause": "200 ms",
-        "execution.checkpointing.num-retained": "3",
-        "execution.checkpointing.timeout": "10 min",
-        "execution.checkpointing.incremental": "true" if backend == "rocksdb" else "false",
+    return {
+        **_DEFAULTS,
+        **_checkpointing(backend, interval_s),
         "execution.buffer-timeout.interval": "20 ms",
         "taskmanager.memory.managed.size": "256m",
         "io.tmp.dirs": str(temporary),
         "rest.port": "0",
         "rest.bind-address": "localhost",
-        "python.metric.enabled": "false",
-        "pipeline.object-reuse": "true",
         **extra,
-        # The plan itself: other values would lose or misplace state.
+        **_fixed(checkpoints, restore_from, parallelism=1),
+        # A failure ends the process and the next start resumes: one way of recovering, the one that is tried all the time.
+        "restart-strategy.type": "none",
+    }
+
+
+def cluster_configuration(
+    *,
+    url: str,
+    jars: list[Path],
+    checkpoints: Path,
+    backend: str,
+    interval_s: float,
+    parallelism: int,
+    restore_from: Path | None,
+    extra: dict[str, str],
+) -> dict[str, str]:
+    """The same for a job on the cluster with this REST address, which gets these jars with it."""
+    address = urlsplit(url)
+    return {
+        **_DEFAULTS,
+        **_checkpointing(backend, interval_s),
+        "execution.buffer-timeout.interval": "2 ms",
+        "restart-strategy.type": "exponential-delay",
+        "restart-strategy.exponential-delay.initial-backoff": "200 ms",
+        "restart-strategy.exponential-delay.max-backoff": "5 s",
+        "restart-strategy.exponential-delay.attempts-before-reset-backoff": "30",
+        "restart-strategy.exponential-delay.reset-backoff-threshold": "2 min",
+        **extra,
+        **_fixed(checkpoints, restore_from, parallelism),
+        "execution.target": "remote",
+        "execution.attached": "false",
+        "rest.address": str(address.hostname),
+        "rest.port": str(address.port or 80),
+        "pipeline.jars": ";".join(path.as_uri() for path in jars),
+    }
+
+
+def _checkpointing(backend: str, interval_s: float) -> dict[str, str]:
+    return {
+        "state.backend.type": backend,
+        "execution.checkpointing.interval": f"{int(interval_s * 1000)} ms",
+        "execution.checkpointing.incremental": "true" if backend == "rocksdb" else "false",
+    }
+
+
+def _fixed(checkpoints: Path, restore_from: Path | None, parallelism: int) -> dict[str, str]:
+    """What belongs to the plan itself: other values would lose or misplace state."""
+    chosen = {
         "execution.runtime-mode": "STREAMING",
         "python.execution-mode": "thread",
         "python.executable": sys.executable,
         "python.client.executable": sys.executable,
-        "parallelism.default": "1",
+        "parallelism.default": str(parallelism),
         "pipeline.max-parallelism": str(contract.MAX_PARALLELISM),
         "execution.checkpointing.mode": "EXACTLY_ONCE",
         "execution.checkpointing.dir": checkpoints.as_uri(),
         "execution.checkpointing.externalized-checkpoint-retention": "RETAIN_ON_CANCELLATION",
-        # A failure ends the process and the next start resumes: one way of recovering, the one that is tried all the time.
-        "restart-strategy.type": "none",
     }
     if restore_from is not None:
         chosen["execution.state-recovery.path"] = restore_from.as_uri()
@@ -59,6 +110,10 @@ class RunningJob:
         self._client = client._j_job_client
         # Asked for at once: when the job has failed, its cluster is gone and answers nothing any more.
         self._result = self._client.getJobExecutionResult()
+
+    @property
+    def job_id(self) -> str:
+        return str(self._client.getJobID())
 
     def is_over(self) -> bool:
         """Whether it has ended, in whatever way."""
@@ -81,27 +136,14 @@ class RunningJob:
         return "it ended by itself"
 
 
-def start(settings: dict[str, str], read: ReadSettings, update: UpdateSettings) -> RunningJob:
-    """Build the graph and start it on the embedded cluster.
-
-    heartbeat (Java, once a second) -> reader, keyed by a constant -> update operator, keyed by user -> nothing
-    """
+def start(settings: dict[str, str], build: Callable[[StreamExecutionEnvironment], None], name: str = "uic") -> RunningJob:
+    """Build the graph and start it on the cluster that the settings name: the embedded one, or a remote one."""
     flink = Configuration()
     for key, value in settings.items():
         flink.set_string(key, value)
     environment = StreamExecutionEnvironment.get_execution_environment(flink)
-    jvm = get_gateway().jvm
-    datagen = jvm.org.apache.flink.streaming.api.functions.source.datagen
-    # Random numbers have no state, so a restored heartbeat simply beats on.
-    beats = datagen.DataGeneratorSource(datagen.RandomGenerator.longGenerator(0, 1), 1, None)
-    source = environment._j_stream_execution_environment.addSource(beats, contract.HEARTBEAT, Types.LONG().get_java_type_info())
-    rows = DataStream(source).uid(contract.HEARTBEAT).process(HeartbeatRows(), keyed_row())
-    events = key_by_first_field(rows.uid(contract.HEARTBEAT_ROWS)).process(ReadEvents(read), keyed_row())
-    events.name("read events").uid(contract.READ)
-    updates = key_by_first_field(events).process(UpdateMemory(update), Types.BYTE())
-    updates.name("update memory").uid(contract.UPDATE)
-    updates._j_data_stream.sinkTo(jvm.org.apache.flink.streaming.api.functions.sink.v2.DiscardingSink())
-    return RunningJob(environment.execute_async("uic"))
+    build(environment)
+    return RunningJob(environment.execute_async(name))
 
 
 def innermost(stack_trace: str) -> str:

@@ -64,8 +64,8 @@ class Jvm:
         self._process.kill()
 
 
-def start_jvm(java: Path, *, log_dir: Path, options: str, lock: IO[str]) -> Jvm:
-    """Start the JVM and let PyFlink use it.
+def start_jvm(java: Path, *, log_dir: Path, options: str, lock: IO[str], jars: list[Path]) -> Jvm:
+    """Start the JVM, with `jars` beside Flink's own on its class path, and let PyFlink use it.
 
     The JVM inherits `lock`: an flock is held for as long as any process has the file open, so whoever gets it next knows that
     launcher and JVM are both gone.
@@ -96,7 +96,7 @@ def start_jvm(java: Path, *, log_dir: Path, options: str, lock: IO[str]) -> Jvm:
         f"-Dlog.file={log}",
         f"-Dlog4j.configurationFile={log_dir / 'log4j.properties'}",
         "-cp",
-        construct_flink_classpath(environment),
+        os.pathsep.join([construct_flink_classpath(environment), *map(str, jars)]),
         _MAIN_CLASS,
     ]
     libc = ctypes.CDLL(None)

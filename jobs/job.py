@@ -36,6 +36,7 @@ def run_command(
     accept_late: Annotated[bool, typer.Option("--accept-late", help="Apply late events too.")] = False,
     max_ahead_s: Annotated[int | None, typer.Option(help="How far ahead of the clock an event's time may be.")] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Keep waiting for new files and lines until Ctrl-C.")] = False,
+    plan: Annotated[str | None, typer.Option(help="batched, per-event, or auto: batched where its jar is built.")] = None,
     keep_at: Annotated[Path | None, typer.Option(help="JSON lines of user_id and sequence: keep these memories too.")] = None,
     flink: Annotated[list[str] | None, typer.Option(help="One of Flink's own settings, key=value; may be repeated.")] = None,
 ) -> None:
@@ -57,6 +58,12 @@ def run_command(
         max_ahead_s=stream.max_ahead_s if max_ahead_s is None else max_ahead_s,
         watch=watch,
         keep_at=keep_at,
+        plan=plan or stream.plan,
+        jars=stream.jars,
+        batch=stream.batch,
+        batch_wait_ms=stream.batch_wait_ms,
+        idle_after_s=stream.idle_after_s,
+        metrics_port=stream.metrics_port,
         flink={**settings.flink, **flink_options(flink or [])},
     )
     raise typer.Exit(run_job(job))

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from jobs.jars import JOB_JARS
+
 
 @dataclass(frozen=True, kw_only=True)
 class JobSettings:
@@ -19,5 +21,11 @@ class JobSettings:
     max_ahead_s: int = 86_400
     watch: bool = False
     keep_at: Path | None = None
+    plan: str = "auto"
+    jars: Path = JOB_JARS
+    batch: int = 256
+    batch_wait_ms: int = 5
+    idle_after_s: int | None = None
+    metrics_port: int | None = None
     wait_s: float = 30.0
     flink: dict[str, str] = field(default_factory=dict)

@@ -11,11 +11,13 @@ from jobs.folder import JobFolder, JobRecord
 from jobs.gateway import start_jvm
 from jobs.java import find_java
 from jobs.job_settings import JobSettings
+from jobs.plan import choose_plan
 from jobs.run import Run, Summary
 from operators import failure, progress
 from uic.bundle import Bundle
 from uic.errors import BadInput, JobError, StoreError
-from uic.store.rocksdb import RocksStore, check_identity
+from uic.store.opening import check_identity
+from uic.store.rocksdb import RocksStore
 
 BACKENDS = ("hashmap", "rocksdb")
 
@@ -48,10 +50,13 @@ def launch(settings: JobSettings) -> Summary:
             for name in (failure.FILE, progress.READ_FILE, progress.UPDATE_FILE, progress.STOP_FILE):
                 (folder.path / name).unlink(missing_ok=True)
             options = settings.flink.get("env.java.opts.all", "")
-            jvm = start_jvm(java.executable, log_dir=folder.logs, options=options, lock=lock)
+            choice = choose_plan(settings.plan, settings.jars, keeps=settings.keep_at is not None)
+            if choice.note is not None:
+                display.say(choice.note)
+            jvm = start_jvm(java.executable, log_dir=folder.logs, options=options, lock=lock, jars=choice.jars)
             try:
                 folder.write(dataclasses.replace(record, jvm_pid=jvm.pid))
-                run = Run(settings, folder, record, jvm, display)
+                run = Run(settings, choice, folder, record, jvm, display)
                 run.start(bundle, restore_from)
                 return run.watch(started)
             finally:

@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 import signal
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from jobs.console import Display
 from jobs.folder import JobFolder, JobRecord
 from jobs.gateway import Jvm
 from jobs.job_settings import JobSettings
+from jobs.plan import Choice
 from operators import failure, progress
 from uic.bundle import Bundle
 from uic.errors import EnvironmentProblem, JobError, UicError
@@ -54,11 +56,23 @@ class Summary:
         return "\n".join(f"{name:<20} {value}" for name, value in rows) + end
 
 
+def rules(lateness_s: int, idle_after_s: int | None, *, accept_late: bool) -> Rules:
+    """The stream's rules from settings in seconds."""
+    return Rules(
+        lateness_ms=1000 * lateness_s,
+        accept_late=accept_late,
+        idle_after_ms=None if idle_after_s is None else 1000 * idle_after_s,
+    )
+
+
 class Run:
     """One run of the job, from its start to its savepoint."""
 
-    def __init__(self, settings: JobSettings, folder: JobFolder, record: JobRecord, jvm: Jvm, display: Display) -> None:
+    def __init__(
+        self, settings: JobSettings, choice: Choice, folder: JobFolder, record: JobRecord, jvm: Jvm, display: Display
+    ) -> None:
         self._settings = settings
+        self._choice = choice
         self._folder = folder
         self._record = record
         self._jvm = jvm
@@ -70,13 +84,15 @@ class Run:
     def start(self, bundle: Bundle, restore_from: Path | None) -> None:
         """Submit the job to the cluster inside the JVM."""
         from jobs import environment
+        from jobs.graph import Plan, files_graph
+        from operators.publish import read_keep_at
         from operators.read import ReadSettings
-        from operators.update import UpdateSettings, read_keep_at
+        from operators.settings import UpdateSettings
 
         settings, job_dir, run = self._settings, str(self._folder.path), self._record.run
         if settings.keep_at is not None:
             read_keep_at(settings.keep_at)
-        flink = environment.configuration(
+        flink = environment.embedded_configuration(
             checkpoints=self._checkpoints,
             temporary=self._folder.temporary,
             backend=settings.backend,
@@ -97,11 +113,18 @@ class Run:
             store=self._record.store,
             job_dir=job_dir,
             run=run,
-            rules=Rules(lateness_ms=settings.lateness_s * 1000, accept_late=settings.accept_late),
+            rules=rules(settings.lateness_s, settings.idle_after_s, accept_late=settings.accept_late),
+            max_ahead_ms=settings.max_ahead_s * 1000,
             keep_at=None if settings.keep_at is None else str(settings.keep_at.absolute()),
+            metrics_port=settings.metrics_port,
+            checkpoints=str(self._checkpoints),
+            restored_from=None if restore_from is None else str(restore_from),
+        )
+        plan = Plan(
+            is_batched=self._choice.is_batched, python=sys.executable, batch=settings.batch, wait_ms=settings.batch_wait_ms
         )
         try:
-            self._job = environment.start(flink, read, update)
+            self._job = environment.start(flink, lambda flow: files_graph(flow, read, update, plan))
         except Exception as error:
             raise self._why(environment.innermost(str(error))) from error
 

@@ -3,8 +3,11 @@
 Flink finds an operator's state by the operator's uid, the state in it by name, a user in it by key group (the key's hash and
 the maximum parallelism). Change any of these and a saved memory is not found, which looks like a new user.
 
-State of the operator `UPDATE`, keyed by ROW<STRING>, the user id:
+State of the operator `UPDATE` of either plan, keyed by ROW<STRING>, the user id:
     `MEMORY`     ValueState of raw bytes, the blob of uic/codec.py; no pickle around it
+    timers       one event-time timer a user where idle users leave (the service "user-timers", PyFlink's own name)
+
+The source `EVENTS` keeps the offsets of the events topic; the sinks `PUBLISH` and `REFUSED` keep nothing.
 
 State of the operator `READ`, keyed by ROW<STRING>, always the constant `READER_KEY`:
     `POSITION`   ValueState of raw bytes: JSON, see operators/lines.py
@@ -15,6 +18,9 @@ HEARTBEAT = "heartbeat"
 HEARTBEAT_ROWS = "heartbeat-rows"
 READ = "read-events"
 UPDATE = "update-memory"
+EVENTS = "events-topic"
+PUBLISH = "publish"
+REFUSED = "refused-keys"
 
 MEMORY = "memory"
 POSITION = "position"

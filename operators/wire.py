@@ -1,13 +1,14 @@
 """One event between the reader or Kafka and the update operator: where it stood in the log, when the log took it in, its bytes.
 
-Little-endian: offset (8 bytes, signed), log time in ms (8, signed), length of the source (2), the source, the payload.
+Little-endian: offset (8 bytes, signed), log time in ms (8, signed), flags (1; bit 0: to be applied even if it is late), length
+of the source (2), the source, the payload.
 RecordReader.java writes the same for records of Kafka.
 """
 
 import struct
 from typing import NamedTuple
 
-_HEAD = struct.Struct("<qqH")
+_HEAD = struct.Struct("<qqBH")
 
 
 class Wire(NamedTuple):
@@ -16,19 +17,20 @@ class Wire(NamedTuple):
     source: str
     offset: int
     log_time_ms: int
+    accepts_late: bool
     payload: bytes
 
 
 def pack(file: str, offset: int, log_time_ms: int, payload: bytes) -> bytes:
     """The bytes of a `Wire`; `file` may be a name that is not UTF-8."""
     source = printable(file).encode()
-    return _HEAD.pack(offset, log_time_ms, len(source)) + source + payload
+    return _HEAD.pack(offset, log_time_ms, 0, len(source)) + source + payload
 
 
 def unpack(data: bytes) -> Wire:
-    offset, log_time_ms, length = _HEAD.unpack_from(data)
+    offset, log_time_ms, flags, length = _HEAD.unpack_from(data)
     cut = _HEAD.size + length
-    return Wire(data[_HEAD.size : cut].decode(), offset, log_time_ms, data[cut:])
+    return Wire(data[_HEAD.size : cut].decode(), offset, log_time_ms, bool(flags), data[cut:])
 
 
 def printable(file: str) -> str:

@@ -74,6 +74,7 @@ class BatchUpdater:
 
         Raises CorruptMemory, naming the user, if a memory cannot be used; then nothing of the batch counts.
         """
+        accepted, max_ahead_ms, rules = self._accepted, self._max_ahead_ms, self.updater.rules
         opened = self._open(users, blobs)
         waves: list[_Wave] = []
         next_wave = [0] * len(users)
@@ -81,15 +82,12 @@ class BatchUpdater:
         outcomes: Counter[str] = Counter()
         for place, (user, log_time_ms, accepts_late, payload) in enumerate(events):
             try:
-                event = parse_event(payload, now_ms=log_time_ms, accepted=self._accepted, max_ahead_ms=self._max_ahead_ms)
-                if event.user_id != users[user]:
-                    message = f"key: the event is of user {event.user_id!r}, its key names {users[user]!r}"
-                    raise InvalidEvent("key_mismatch", message)
+                event = parse_event(payload, now_ms=log_time_ms, accepted=accepted, max_ahead_ms=max_ahead_ms, key=users[user])
             except InvalidEvent as error:
                 left.append(Left(place, "dead", error.reason, str(error)))
                 continue
             ledger = opened.ledgers[user]
-            outcome, detail = ledger.take(event, log_time_ms, self.updater.rules, accepts_late=accepts_late)
+            outcome, detail = ledger.take(event, log_time_ms, rules, accepts_late=accepts_late)
             if outcome is Outcome.APPLIED:
                 if next_wave[user] == len(waves):
                     waves.append(_Wave([], [], [], []))

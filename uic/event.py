@@ -35,12 +35,18 @@ class BehaviourEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 def parse_event(
-    payload: bytes, *, now_ms: int, accepted: frozenset[str] | None = None, max_ahead_ms: int = 86_400_000
+    payload: bytes,
+    *,
+    now_ms: int,
+    accepted: frozenset[str] | None = None,
+    max_ahead_ms: int = 86_400_000,
+    key: str | None = None,
 ) -> BehaviourEvent:
     """Read and check one event; raises InvalidEvent with a reason that dead letters are counted by.
 
     `accepted` are the behaviours of the bundle (None: all). An event more than `max_ahead_ms` after `now_ms` is refused, so
-    that one wrong clock cannot make every later event of its user late.
+    that one wrong clock cannot make every later event of its user late. `key`: the user that the log filed it under, who must
+    be the event's.
 
     >>> parse_event(b'{"user_id": 7, "item_id": 1, "category_id": 2, "behaviour": "buy", "time_ms": 5}', now_ms=9).user_id
     '7'
@@ -50,6 +56,8 @@ def parse_event(
     event = _plain_event(payload)
     if event is None:
         event = _checked_event(payload)
+    if key is not None and event.user_id != key:
+        raise InvalidEvent("key_mismatch", f"key: the event is of user {event.user_id!r}, its key names {key!r}")
     if event.time_ms < 0:
         raise InvalidEvent("negative_time", f"time_ms: expected milliseconds since 1970, got {event.time_ms}")
     if event.time_ms > now_ms + max_ahead_ms:

@@ -1,0 +1,323 @@
+package uic.flink;
+
+import java.nio.ByteBuffer;
+import java.nio.ByteOrder;
+import java.nio.charset.StandardCharsets;
+import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.concurrent.atomic.AtomicInteger;
+import org.apache.flink.api.common.state.ValueState;
+import org.apache.flink.api.common.state.ValueStateDescriptor;
+import org.apache.flink.api.common.typeinfo.PrimitiveArrayTypeInfo;
+import org.apache.flink.runtime.execution.SuppressRestartsException;
+import org.apache.flink.runtime.state.VoidNamespace;
+import org.apache.flink.runtime.state.VoidNamespaceSerializer;
+import org.apache.flink.streaming.api.operators.AbstractStreamOperator;
+import org.apache.flink.streaming.api.operators.BoundedOneInput;
+import org.apache.flink.streaming.api.operators.InternalTimer;
+import org.apache.flink.streaming.api.operators.InternalTimerService;
+import org.apache.flink.streaming.api.operators.OneInputStreamOperator;
+import org.apache.flink.streaming.api.operators.Triggerable;
+import org.apache.flink.streaming.api.watermark.Watermark;
+import org.apache.flink.streaming.runtime.streamrecord.StreamRecord;
+import org.apache.flink.types.Row;
+import org.apache.flink.util.FlinkRuntimeException;
+import pemja.core.PythonInterpreter;
+import pemja.core.PythonInterpreterConfig;
+
+/**
+ * The update operator of the batched plan: collects events of many users and hands them to Python, with their memories, in one
+ * call. All decisions are Python's (operators/batched.py); here is only when to call, and the state.
+ *
+ * <p>A batch is flushed when it is full, a few milliseconds after its first event, at a watermark, at the end of the input, and
+ * always before a checkpoint barrier: nothing is ever outside a checkpoint.
+ *
+ * <p>Input: ROW(user id, wire bytes of operators/wire.py). Output: outgoing records, operators/outgoing.py.
+ */
+public final class BatchedUpdate extends AbstractStreamOperator<byte[]>
+        implements OneInputStreamOperator<Row, byte[]>, BoundedOneInput, Triggerable<Row, VoidNamespace> {
+
+    private static final long serialVersionUID = 1L;
+    // The main interpreter's names are shared by all subtasks of this JVM.
+    private static final AtomicInteger NEXT_NAME = new AtomicInteger();
+    private static final int OK = 0;
+    private static final int CORRUPT_MEMORY = 2;
+    private static final int LOG_TIME_OFFSET = 48; // in a blob, uic/codec.py
+
+    private final String python;
+    private final String[] shipped;
+    private final String settings;
+    private final String stateName;
+    private final int capacity;
+    private final long waitMs;
+    private final long idleAfterMs;
+    private final boolean publishes;
+
+    private transient ValueState<byte[]> memory;
+    private transient InternalTimerService<VoidNamespace> timers;
+    private transient PythonInterpreter interpreter;
+    private transient String apply;
+    private transient Map<String, Integer> places;
+    private transient List<Row> keys;
+    private transient List<byte[]> userIds;
+    private transient byte[][] events;
+    private transient int[] userOf;
+    private transient int count;
+    private transient long flushAt;
+
+    /**
+     * @param python the interpreter's executable on the workers
+     * @param shipped names under which files for Python's path (the project's wheel) were registered with the job
+     * @param settings JSON for operators/batched.py
+     * @param idleAfterMs users idle for longer, in log time, leave the state; 0: never
+     * @param publishes whether new memories go out as snapshots; false where Python writes the store itself
+     */
+    public BatchedUpdate(
+            String python,
+            String[] shipped,
+            String settings,
+            String stateName,
+            int capacity,
+            long waitMs,
+            long idleAfterMs,
+            boolean publishes) {
+        this.python = python;
+        this.shipped = shipped;
+        this.settings = settings;
+        this.stateName = stateName;
+        this.capacity = capacity;
+        this.waitMs = waitMs;
+        this.idleAfterMs = idleAfterMs;
+        this.publishes = publishes;
+    }
+
+    @Override
+    public void open() throws Exception {
+        super.open();
+        memory = getRuntimeContext()
+                .getState(new ValueStateDescriptor<>(stateName, PrimitiveArrayTypeInfo.BYTE_PRIMITIVE_ARRAY_TYPE_INFO));
+        // PyFlink's keyed operators always have a service of this name; a savepoint of one plan restores into the other.
+        timers = getInternalTimerService("user-timers", VoidNamespaceSerializer.INSTANCE, this);
+        places = new HashMap<>();
+        keys = new ArrayList<>();
+        userIds = new ArrayList<>();
+        events = new byte[capacity][];
+        userOf = new int[capacity];
+        count = 0;
+        flushAt = Long.MAX_VALUE;
+        openPython();
+    }
+
+    private void openPython() throws Exception {
+        PythonInterpreterConfig.PythonInterpreterConfigBuilder config =
+                PythonInterpreterConfig.newBuilder()
+                        .setPythonExec(python)
+                        .setExcType(PythonInterpreterConfig.ExecType.MULTI_THREAD);
+        for (String name : shipped) {
+            config.addPythonPaths(getRuntimeContext().getDistributedCache().getFile(name).getAbsolutePath());
+        }
+        String pythonPath = System.getenv("PYTHONPATH");
+        if (pythonPath != null) {
+            config.addPythonPaths(pythonPath);
+        }
+        interpreter = new PythonInterpreter(config.build());
+        apply = "uic_apply_" + NEXT_NAME.getAndIncrement();
+        interpreter.exec("from operators.batched import open_batched as uic_open_batched");
+        interpreter.set("uic_settings", settings);
+        interpreter.exec(apply + ", uic_problem = uic_open_batched(uic_settings)");
+        Object problem = interpreter.get("uic_problem");
+        if (problem != null) {
+            throw new FlinkRuntimeException("the update operator could not open:\n" + problem);
+        }
+    }
+
+    @Override
+    public void processElement(StreamRecord<Row> element) throws Exception {
+        Row row = element.getValue();
+        String user = (String) row.getField(0);
+        Integer place = places.get(user);
+        if (place == null) {
+            place = keys.size();
+            places.put(user, place);
+            keys.add((Row) getCurrentKey());
+            userIds.add(user.getBytes(StandardCharsets.UTF_8));
+        }
+        events[count] = (byte[]) row.getField(1);
+        userOf[count] = place;
+        count++;
+        if (count == capacity) {
+            flush();
+        } else if (count == 1) {
+            long at = getProcessingTimeService().getCurrentProcessingTime() + waitMs;
+            flushAt = at;
+            getProcessingTimeService().registerTimer(at, this::onFlushTimer);
+        }
+    }
+
+    private void onFlushTimer(long time) throws Exception {
+        if (time == flushAt) {
+            flush();
+        }
+    }
+
+    @Override
+    public void prepareSnapshotPreBarrier(long checkpointId) throws Exception {
+        flush();
+        super.prepareSnapshotPreBarrier(checkpointId);
+    }
+
+    @Override
+    public void processWatermark(Watermark mark) throws Exception {
+        flush();
+        super.processWatermark(mark);
+    }
+
+    @Override
+    public void endInput() throws Exception {
+        flush();
+    }
+
+    @Override
+    public void finish() throws Exception {
+        flush();
+        super.finish();
+    }
+
+    @Override
+    public void close() throws Exception {
+        if (interpreter != null) {
+            interpreter.close();
+            interpreter = null;
+        }
+        super.close();
+    }
+
+    private void flush() throws Exception {
+        if (count == 0) {
+            return;
+        }
+        byte[][] blobs = new byte[keys.size()][];
+        for (int user = 0; user < blobs.length; user++) {
+            setCurrentKey(keys.get(user));
+            blobs[user] = memory.value();
+        }
+        byte[] answer = (byte[]) interpreter.invoke(apply, (Object) request(blobs));
+        if (answer[0] != OK) {
+            String traceback = new String(answer, 1, answer.length - 1, StandardCharsets.UTF_8);
+            FlinkRuntimeException cause = new FlinkRuntimeException("a batch of events could not be applied:\n" + traceback);
+            // The same checkpoint would give the same bytes again: whoever resumes must take an older one.
+            throw answer[0] == CORRUPT_MEMORY ? new SuppressRestartsException(cause) : cause;
+        }
+        take(ByteBuffer.wrap(answer).order(ByteOrder.LITTLE_ENDIAN).position(1), blobs);
+        places.clear();
+        keys.clear();
+        userIds.clear();
+        count = 0;
+        flushAt = Long.MAX_VALUE;
+    }
+
+    /**
+     * Little-endian: users U, events E (4 bytes each); U lengths of user ids, U lengths of blobs (-1: none), E places of users, E
+     * lengths of wires (4 each); then all user ids, all blobs, all wires.
+     */
+    private byte[] request(byte[][] blobs) {
+        int users = blobs.length;
+        int size = 8 + 8 * users + 8 * count;
+        for (int user = 0; user < users; user++) {
+            size += userIds.get(user).length + (blobs[user] == null ? 0 : blobs[user].length);
+        }
+        for (int event = 0; event < count; event++) {
+            size += events[event].length;
+        }
+        byte[] bytes = new byte[size];
+        ByteBuffer out = ByteBuffer.wrap(bytes).order(ByteOrder.LITTLE_ENDIAN);
+        out.putInt(users).putInt(count);
+        for (byte[] userId : userIds) {
+            out.putInt(userId.length);
+        }
+        for (byte[] blob : blobs) {
+            out.putInt(blob == null ? -1 : blob.length);
+        }
+        for (int event = 0; event < count; event++) {
+            out.putInt(userOf[event]);
+        }
+        for (int event = 0; event < count; event++) {
+            out.putInt(events[event].length);
+        }
+        for (byte[] userId : userIds) {
+            out.put(userId);
+        }
+        for (byte[] blob : blobs) {
+            if (blob != null) {
+                out.put(blob);
+            }
+        }
+        for (int event = 0; event < count; event++) {
+            out.put(events[event]);
+            events[event] = null;
+        }
+        return bytes;
+    }
+
+    /**
+     * Little-endian: changed users C, size of a blob S, letters L (4 bytes each); C places of users, L lengths of letters (4
+     * each); C blobs; L outgoing records.
+     */
+    private void take(ByteBuffer in, byte[][] before) throws Exception {
+        int changed = in.getInt();
+        int size = in.getInt();
+        int[] users = new int[changed];
+        int[] letters = new int[in.getInt()];
+        for (int i = 0; i < changed; i++) {
+            users[i] = in.getInt();
+        }
+        for (int i = 0; i < letters.length; i++) {
+            letters[i] = in.getInt();
+        }
+        for (int user : users) {
+            byte[] blob = new byte[size];
+            in.get(blob);
+            setCurrentKey(keys.get(user));
+            memory.update(blob);
+            if (idleAfterMs > 0 && before[user] == null) {
+                timers.registerEventTimeTimer(VoidNamespace.INSTANCE, logTimeMs(blob) + idleAfterMs + 1);
+            }
+            if (publishes) {
+                output.collect(new StreamRecord<>(Outgoing.snapshot(userIds.get(user), blob)));
+            }
+        }
+        for (int length : letters) {
+            byte[] letter = new byte[length];
+            in.get(letter);
+            output.collect(new StreamRecord<>(letter));
+        }
+    }
+
+    /** The user was idle, or was not: one timer a user, moved on when it comes. */
+    @Override
+    public void onEventTime(InternalTimer<Row, VoidNamespace> timer) throws Exception {
+        byte[] blob = memory.value();
+        if (blob == null || idleAfterMs <= 0) {
+            return;
+        }
+        long leavesAt = logTimeMs(blob) + idleAfterMs + 1;
+        if (leavesAt > timer.getTimestamp()) {
+            timers.registerEventTimeTimer(VoidNamespace.INSTANCE, leavesAt);
+            return;
+        }
+        memory.clear();
+        byte[] user = ((String) timer.getKey().getField(0)).getBytes(StandardCharsets.UTF_8);
+        output.collect(new StreamRecord<>(Outgoing.snapshot(user, null)));
+    }
+
+    @Override
+    public void onProcessingTime(InternalTimer<Row, VoidNamespace> timer) {
+        // None is ever registered here; one of PyFlink's may come with a savepoint.
+    }
+
+    private static long logTimeMs(byte[] blob) {
+        return ByteBuffer.wrap(blob).order(ByteOrder.LITTLE_ENDIAN).getLong(LOG_TIME_OFFSET);
+    }
+}

@@ -1,0 +1,44 @@
+"""What leaves the update operator for Kafka, as bytes, the same from both plans; Outgoing.java has the other end.
+
+Little-endian: kind (1 byte: 0 snapshot, 1 late, 2 dead), length of the key (4; -1: none), key, length of the value (4; -1:
+none), value, number of headers (1); each header: length of its name (1), name, length of its value (4), value.
+"""
+
+import struct
+
+from uic.letters import Letter
+
+SNAPSHOT, LATE, DEAD = 0, 1, 2
+_KINDS = {"late": LATE, "dead": DEAD}
+
+
+def snapshot(user_id: str, blob: bytes | None) -> bytes:
+    """A published memory; None: this user left.
+
+    >>> snapshot("u", None).hex(" ")
+    '00 01 00 00 00 75 ff ff ff ff 00'
+    """
+    return b"".join((bytes([SNAPSHOT]), _sized(user_id.encode()), _sized(blob), b"\0"))
+
+
+def letter(letter: Letter, log_time_ms: int) -> bytes | None:
+    """An event that was not applied; None for a duplicate, which is counted and dropped."""
+    kind = _KINDS.get(letter.kind)
+    if kind is None:
+        return None
+    headers = {
+        "reason": letter.reason,
+        "detail": letter.detail,
+        "source": letter.source,
+        "offset": str(letter.offset),
+        "log_time_ms": str(log_time_ms),
+    }
+    key = None if letter.user_id is None else letter.user_id.encode()
+    parts = [bytes([kind]), _sized(key), _sized(letter.payload), bytes([len(headers)])]
+    for name, value in headers.items():
+        parts += (bytes([len(name)]), name.encode(), _sized(value.encode("utf-8", "backslashreplace")))
+    return b"".join(parts)
+
+
+def _sized(data: bytes | None) -> bytes:
+    return struct.pack("<i", -1) if data is None else struct.pack("<i", len(data)) + data

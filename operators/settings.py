@@ -1,0 +1,35 @@
+"""What the update operator of either plan needs to know; travels inside the job graph."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+
+from uic.update import Rules
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateSettings:
+    """Paths are those on the workers.
+
+    `store`: the RocksDB store that the operator writes itself; None where memories and letters leave as outgoing records.
+    `checkpoints`, `restored_from`: where this run's checkpoints are, and what the run went on from; to name a bad one.
+    """
+
+    bundle: str
+    job_dir: str
+    run: int
+    rules: Rules
+    max_ahead_ms: int
+    store: str | None
+    keep_at: str | None = None
+    metrics_port: int | None = None
+    checkpoints: str | None = None
+    restored_from: str | None = None
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "UpdateSettings":
+        content = json.loads(text)
+        return cls(**{**content, "rules": Rules(**content["rules"])})
