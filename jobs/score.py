@@ -66,7 +66,8 @@ def score_command(
 def open_pair(bundle: Path, store: Path) -> tuple["Bundle", "RocksStore"]:
     """A bundle and a store that belong together; raises StoreMismatch where they do not."""
     from uic.bundle import Bundle
-    from uic.store.rocksdb import RocksStore, check_identity
+    from uic.store.opening import check_identity
+    from uic.store.rocksdb import RocksStore
 
     opened = Bundle.open(bundle)
     memories = RocksStore.open_to_read(store)

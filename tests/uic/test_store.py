@@ -124,6 +124,19 @@ def test_a_kept_copy_stays_beside_the_latest_whatever_is_written_later(store: On
     assert list(store.users()) == ["u1"]
 
 
+def test_a_user_who_left_has_no_memory_and_begins_anew_with_whichever_comes(store: OnlineStore) -> None:
+    store.write("u1", blob(8))
+    store.write_kept("u1", blob(8))
+    store.delete("u1")
+    assert store.read("u1") is None
+    assert list(store.users()) == []
+    assert store.write("u1", blob(1, 1.0))
+    assert store.read("u1") == blob(1, 1.0)
+    assert store.read_kept("u1", 8) == blob(8)
+    store.delete("nobody")
+    assert list(store.users()) == ["u1"]
+
+
 def test_a_kept_copy_alone_makes_no_user(store: OnlineStore) -> None:
     store.write_kept("u1", blob(1))
     assert list(store.users()) == []
@@ -178,6 +191,11 @@ class Store(RuleBasedStateMachine):
     def keep(self, user: str, sequence: int, number: int) -> None:
         self.store.write_kept(user, blob(sequence, number))
         self.kept[user, sequence] = with_generation(blob(sequence, number), 3)
+
+    @rule(user=FEW_USERS)
+    def delete(self, user: str) -> None:
+        self.store.delete(user)
+        self.latest.pop(user, None)
 
     @rule(user=FEW_USERS, sequence=st.integers(0, 4))
     def read(self, user: str, sequence: int) -> None:

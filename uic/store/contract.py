@@ -18,6 +18,26 @@ class StoreIdentity(NamedTuple):
     lineage: str
 
 
+class Shard(NamedTuple):
+    """One of the parts of a store: `number` of `shards` holds the partitions p of its topic with p % shards == number."""
+
+    number: int
+    shards: int
+    partitions: int
+
+    def holds(self, partition: int) -> bool:
+        return partition % self.shards == self.number
+
+
+class Source(NamedTuple):
+    """The topic that a store follows. Its ids tell a topic that was made anew from the one that was read."""
+
+    cluster_id: str
+    topic: str
+    topic_id: str
+    partitions: int
+
+
 class OnlineStore(Protocol):
     """The latest memory of every user, ready to read."""
 
@@ -27,6 +47,10 @@ class OnlineStore(Protocol):
 
     def read(self, user_id: str) -> bytes | None:
         """The latest memory of a user, None if the store has never seen them."""
+        ...
+
+    def delete(self, user_id: str) -> None:
+        """The user left: there is no latest memory any more, and whichever comes next is taken. What was kept stays."""
         ...
 
     def users(self) -> Iterator[str]:
@@ -42,6 +66,17 @@ class OnlineStore(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class ReadableStore(OnlineStore, Protocol):
+    """An online store on disk, as a reading process opens it."""
+
+    @property
+    def identity(self) -> StoreIdentity: ...
+
+    def refresh(self) -> None:
+        """Let this process see what the writing ones have written since."""
+        ...
 
 
 def may_replace(old: bytes | None, new: bytes) -> bool:
@@ -66,6 +101,9 @@ class InMemoryStore:
 
     def read(self, user_id: str) -> bytes | None:
         return self._latest.get(user_id)
+
+    def delete(self, user_id: str) -> None:
+        self._latest.pop(user_id, None)
 
     def users(self) -> Iterator[str]:
         yield from self._latest

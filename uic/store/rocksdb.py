@@ -3,38 +3,59 @@
 Keys, `user` being its UTF-8 bytes:
 
     "!identity"                     JSON: format, layout, lineage
+    "!shard"                        JSON: number, shards, partitions; in a part of a store (uic/store/sharded.py)
+    "!source"                       JSON: cluster_id, topic, topic_id, partitions; the snapshots topic that is followed
+    "P" partition (4, BE)           how far that topic is applied: next offset (8, BE), when that was written in ms (8, BE)
     "L" user                        the latest memory
     "K" user 00 sequence (8, BE)    the memory kept after `sequence` events
     "D" ...                         daily copies: reserved
     "G" ...                         lineage of generations: reserved
 
-The values are blobs (uic/codec.py). A write survives the death of the process at once (it is in RocksDB's log, in the page
-cache); it survives the loss of power from the next flush on. The job's replay from its checkpoint writes it again.
+The values of L, K and D are blobs (uic/codec.py). A write survives the death of the process at once (it is in RocksDB's log,
+in the page cache); it survives the loss of power from the next flush on. The job's replay from its checkpoint writes it again,
+and a follower reads it again, since how far it was is lost together with what it wrote.
 """
 
 import json
-import re
 import shutil
 import struct
 import tempfile
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from rocksdict import AccessType, DBCompressionType, Options, Rdict
+from rocksdict import AccessType, Rdict, WriteBatch
 
 from uic.codec import read_header, with_generation
-from uic.errors import BadInput, StoreError, StoreLocked, StoreMismatch
-from uic.store.contract import StoreIdentity
+from uic.errors import BadInput, StoreError
+from uic.store.contract import Shard, Source, StoreIdentity
+from uic.store.opening import (
+    check_identity,
+    check_shard,
+    get,
+    is_ours,
+    open_waiting,
+    options,
+    read_identity,
+    read_shard,
+    write_identity,
+)
 
-_IDENTITY = b"!identity"
+_SOURCE = b"!source"
+_POSITION = b"P"
 _LATEST = b"L"
 _KEPT = b"K"
-_FORMAT = 1
 _MOST_VERSIONS = 100_000
-# What RocksDB makes in a new folder before CURRENT, and so before any data.
-_BEFORE_CURRENT = re.compile(r"rocksdict-config\.json|LOCK|LOG(\.old\.\d+)?|IDENTITY|MANIFEST-\d+|\d+\.dbtmp")
+_PARTITION_KEY = struct.Struct(">cI")
+_POSITION_VALUE = struct.Struct(">qq")
+
+
+class Position(NamedTuple):
+    """The next offset to apply of one partition, and when the store was told so."""
+
+    offset: int
+    written_ms: int
 
 
 class RocksStore:
@@ -46,6 +67,7 @@ class RocksStore:
         self._db = db
         self._path = path
         self.identity = identity
+        self.shard = read_shard(db)
         self._generation = generation
         self._view = view
         # Reading the version and writing the larger one are one operation; the writing process may have several threads.
@@ -53,24 +75,27 @@ class RocksStore:
         self._versions: dict[str, tuple[int, int]] = {}
 
     @classmethod
-    def create_or_open(cls, path: Path, identity: StoreIdentity, *, generation: int = 0, wait_s: float = 30) -> "RocksStore":
-        """Open for writing, making the store if there is none.
+    def create_or_open(
+        cls, path: Path, identity: StoreIdentity, *, generation: int = 0, wait_s: float = 30, shard: Shard | None = None
+    ) -> "RocksStore":
+        """Open for writing, making the store if there is none; `shard` says that it is that part of one.
 
         Waits up to `wait_s` for a dying predecessor to let go. Raises StoreLocked after that, StoreMismatch where the store
         holds memories of another layout or lineage, BadInput where the folder holds something else.
         """
-        if path.exists() and not _is_ours(path):
+        if path.exists() and not is_ours(path):
             raise BadInput(f"{path}: expected an online store or an empty folder, found something else; it is left as it is")
         path.parent.mkdir(parents=True, exist_ok=True)
-        db = _open_waiting(path, wait_s)
+        db = open_waiting(path, wait_s)
         try:
-            found = _identity(db, path)
+            found = read_identity(db, path)
             if found is not None:
                 check_identity(found, identity, path)
+                check_shard(read_shard(db), shard, path)
             elif next(iter(db.keys()), None) is not None:
                 raise BadInput(f"{path}: expected an online store, found another RocksDB; it is left as it is")
             else:
-                db[_IDENTITY] = json.dumps({"format": _FORMAT, **identity._asdict()}).encode()
+                write_identity(db, identity, shard)
         except BaseException:
             db.close()
             raise
@@ -84,9 +109,9 @@ class RocksStore:
         # A secondary instance wants a folder for its own log files.
         view = Path(tempfile.mkdtemp(prefix="uic-store-view-"))
         try:
-            db = Rdict(str(path), _options(), access_type=AccessType.secondary(str(view)))
+            db = Rdict(str(path), options(), access_type=AccessType.secondary(str(view)))
             db.try_catch_up_with_primary()
-            identity = _identity(db, path)
+            identity = read_identity(db, path)
         except BaseException as error:
             shutil.rmtree(view, ignore_errors=True)
             if isinstance(error, StoreError) or not isinstance(error, Exception):
@@ -103,7 +128,7 @@ class RocksStore:
         with self._turn:
             # Only this process writes, so what it wrote last of a user need not be read again.
             written = self._versions.get(user_id)
-            if written is None and (old := _get(self._db, key)) is not None:
+            if written is None and (old := get(self._db, key)) is not None:
                 written = read_header(old).version
             if written is not None and version < written:
                 return False
@@ -114,7 +139,12 @@ class RocksStore:
         return True
 
     def read(self, user_id: str) -> bytes | None:
-        return _get(self._db, _LATEST + user_id.encode())
+        return get(self._db, _LATEST + user_id.encode())
+
+    def delete(self, user_id: str) -> None:
+        with self._turn:
+            self._versions.pop(user_id, None)
+            self._db.delete(_LATEST + user_id.encode())
 
     def users(self) -> Iterator[str]:
         for key in self._db.keys(from_key=_LATEST):
@@ -128,7 +158,55 @@ class RocksStore:
         self._db[_kept_key(user_id, read_header(stamped).sequence)] = stamped
 
     def read_kept(self, user_id: str, sequence: int) -> bytes | None:
-        return _get(self._db, _kept_key(user_id, sequence))
+        return get(self._db, _kept_key(user_id, sequence))
+
+    def read_many(self, users: Sequence[bytes]) -> list[bytes | None]:
+        """The latest memories of several users, named by their UTF-8 bytes."""
+        values = self._db.get([_LATEST + user for user in users])
+        assert isinstance(values, list)  # as the keys are
+        return values
+
+    @property
+    def source(self) -> Source | None:
+        """The topic that is applied here, None if there has been none."""
+        raw = get(self._db, _SOURCE)
+        return None if raw is None else Source(**json.loads(raw))
+
+    def positions(self) -> dict[int, Position]:
+        """How far each partition of the source is applied; one of which nothing is known is not in it."""
+        positions: dict[int, Position] = {}
+        for key, value in self._db.items(from_key=_POSITION):
+            assert isinstance(key, bytes)  # raw mode has no others
+            assert isinstance(value, bytes)
+            if not key.startswith(_POSITION):
+                break
+            positions[_PARTITION_KEY.unpack(key)[1]] = Position._make(_POSITION_VALUE.unpack(value))
+        return positions
+
+    def follow(self, source: Source) -> None:
+        """From now on this topic is applied, from its beginning: what was known of another one's offsets is forgotten."""
+        batch = WriteBatch(raw_mode=True)
+        for partition in self.positions():
+            batch.delete(_PARTITION_KEY.pack(_POSITION, partition))
+        batch.put(_SOURCE, json.dumps(source._asdict()).encode())
+        self._db.write(batch)
+
+    def apply(self, changes: Mapping[bytes, bytes | None], offsets: Mapping[int, int], *, now_ms: int) -> None:
+        """Set and delete (None) latest memories as they are, and say how far the source is applied: in one atomic write.
+
+        Nothing is compared or stamped here: the caller has done that (uic/store/apply.py).
+        """
+        batch = WriteBatch(raw_mode=True)
+        for user, blob in changes.items():
+            if blob is None:
+                batch.delete(_LATEST + user)
+            else:
+                batch.put(_LATEST + user, blob)
+        for partition, offset in offsets.items():
+            batch.put(_PARTITION_KEY.pack(_POSITION, partition), _POSITION_VALUE.pack(offset, now_ms))
+        with self._turn:
+            self._db.write(batch)
+            self._versions.clear()
 
     def refresh(self) -> None:
         """Let a reading store see what the writing process has written since."""
@@ -140,73 +218,5 @@ class RocksStore:
             shutil.rmtree(self._view, ignore_errors=True)
 
 
-def check_identity(found: StoreIdentity, expected: StoreIdentity, path: Path) -> None:
-    """Raise StoreMismatch unless the store's memories can be used with a bundle of this layout and lineage."""
-    if found.layout != expected.layout:
-        raise StoreMismatch(
-            f"{path}: the store holds memories of layout {found.layout}, the bundle makes {expected.layout}. "
-            "Use the bundle they were made with, or another store and replay the log into it"
-        )
-    if found.lineage != expected.lineage:
-        raise StoreMismatch(
-            f"{path}: the store holds memories of lineage {found.lineage}, the bundle is of {expected.lineage}: same sizes, "
-            "but another memory space. Use a bundle trained on from theirs, or another store and replay the log into it"
-        )
-
-
-def _is_ours(path: Path) -> bool:
-    """Whether a store may be opened or made here: an empty folder, a store, or one whose maker was killed half-way."""
-    if not path.is_dir():
-        return False
-    names = [each.name for each in path.iterdir()]
-    if "CURRENT" not in names:
-        return all(_BEFORE_CURRENT.fullmatch(name) for name in names)
-    try:
-        # Opening would rewrite this file and leave a store of another program unreadable to it.
-        return bool(json.loads((path / "rocksdict-config.json").read_text()).get("raw_mode", True))
-    except (OSError, ValueError, AttributeError):
-        return True  # cut off by a kill, or not made by rocksdict: the keys will tell
-
-
 def _kept_key(user_id: str, sequence: int) -> bytes:
     return _KEPT + user_id.encode() + b"\0" + struct.pack(">Q", sequence)
-
-
-def _get(db: Rdict, key: bytes) -> bytes | None:
-    value = db.get(key)
-    assert value is None or isinstance(value, bytes)  # raw mode has no other values
-    return value
-
-
-def _options() -> Options:
-    options = Options(raw_mode=True)
-    options.create_if_missing(True)
-    options.set_max_open_files(-1)  # what a secondary instance needs to keep reading files that the primary drops
-    options.set_compression_type(DBCompressionType.lz4())
-    options.set_keep_log_file_num(2)
-    return options
-
-
-def _open_waiting(path: Path, wait_s: float) -> Rdict:
-    give_up_at = time.monotonic() + wait_s
-    while True:
-        try:
-            return Rdict(str(path), _options())
-        except Exception as error:  # rocksdict raises plain Exception for everything
-            if "lock" not in str(error).lower():
-                raise StoreError(f"{path}: the store cannot be opened: {error}") from error
-            if time.monotonic() > give_up_at:
-                raise StoreLocked(
-                    f"{path}: another process has written to this store for the last {wait_s:.0f} s: {error}"
-                ) from error
-        time.sleep(0.1)
-
-
-def _identity(db: Rdict, path: Path) -> StoreIdentity | None:
-    raw = _get(db, _IDENTITY)
-    if raw is None:
-        return None
-    content = json.loads(raw)
-    if content.get("format") != _FORMAT:
-        raise StoreError(f"{path}: this release reads store format {_FORMAT}, got {content.get('format')}")
-    return StoreIdentity(layout=content["layout"], lineage=content["lineage"])

@@ -1,0 +1,211 @@
+"""The snapshots topic applied to one shard, exactly: whatever comes twice, late, in between or broken.
+
+Of one user's memories the one stays that
+
+    has the larger generation, or in one generation
+    has the larger or the same sequence, or
+    was taken in by the log later.
+
+The last is for a user who left and came back: the new life begins at sequence 1. The deletion between the two lives usually
+tells, but compaction drops it as soon as there is a later memory. In one life both numbers only grow, so that this rule and the
+plain one (uic/store/contract.py) agree.
+
+A job that starts again from a checkpoint publishes everything after it again, up to where it was and further. So what a user's
+last snapshot in the topic says is what the store says in the end, however often and from wherever the topic is read.
+"""
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from uic.codec import FORMAT, MAGIC, Codec, check_crc
+from uic.errors import ChecksumMismatch, CorruptMemory, LayoutMismatch, NotAMemory, TruncatedMemory, UnknownFormat
+from uic.event import MAX_TEXT_BYTES
+from uic.partition import partition_of
+from uic.store.contract import Shard
+
+REASONS: dict[type[CorruptMemory], str] = {
+    TruncatedMemory: "truncated",
+    NotAMemory: "not_a_memory",
+    UnknownFormat: "unknown_format",
+    LayoutMismatch: "other_layout",
+    ChecksumMismatch: "checksum",
+}
+# Parts of the header of a blob (uic/codec.py), read fifty thousand times a second: up to the layout id; from the generation on.
+_FIXED = struct.Struct("<4sHHQ")
+_VERSION = struct.Struct("<IIQqq")
+_VERSION_AT = 24
+
+
+class Snapshot(NamedTuple):
+    """One message of the topic. `value` None: this user left."""
+
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+
+
+class Refusal(NamedTuple):
+    """A snapshot that was not applied, since it cannot be right."""
+
+    snapshot: Snapshot
+    reason: str
+    detail: str
+
+
+class Version(NamedTuple):
+    """What is compared of a memory."""
+
+    generation: int
+    sequence: int
+    log_time_ms: int
+
+
+def takes_over(old: Version, new: Version) -> bool:
+    """Whether the memory of a user is replaced by this one.
+
+    >>> takes_over(Version(0, 8, 100), Version(0, 7, 90)), takes_over(Version(0, 8, 100), Version(0, 1, 5000))
+    (False, True)
+    """
+    if new.generation != old.generation:
+        return new.generation > old.generation
+    return new.sequence >= old.sequence or new.log_time_ms > old.log_time_ms
+
+
+@dataclass
+class Applied:
+    """What became of some snapshots; the four counts are all of them.
+
+    `written` counts those that took over, also where a later one of the same batch did so again: only that one is stored.
+    `log_times_ms` are those of memories that the store did not have yet.
+    """
+
+    written: int = 0
+    stale: int = 0
+    deleted: int = 0
+    refused: list[Refusal] = field(default_factory=list)
+    log_times_ms: list[int] = field(default_factory=list)
+
+
+class SnapshotStore(Protocol):
+    """What is asked of the store underneath; `RocksStore` is one."""
+
+    def read_many(self, users: Sequence[bytes]) -> list[bytes | None]: ...
+
+    def apply(self, changes: dict[bytes, bytes | None], offsets: dict[int, int], *, now_ms: int) -> None: ...
+
+
+class Applier:
+    """Applies batches of snapshots to one store or shard, whose only writer it is."""
+
+    def __init__(self, store: SnapshotStore, codec: Codec, *, shard: Shard | None = None, remembered: int = 500_000) -> None:
+        self._store = store
+        self._codec = codec
+        self._shard = shard
+        self._versions = _Recent(remembered)
+        self._fixed = _FIXED.pack(MAGIC, FORMAT, len(codec.layout.tensors), codec.layout.layout_id)
+
+    def apply(self, snapshots: Sequence[Snapshot], *, now_ms: int) -> Applied:
+        """Apply snapshots in the order of their partitions, and say in the same atomic write how far that went."""
+        applied = Applied()
+        latest = self._latest([snapshot.key for snapshot in snapshots if snapshot.key is not None])
+        changes: dict[bytes, bytes | None] = {}
+        offsets: dict[int, int] = {}
+        for snapshot in snapshots:
+            partition, offset, key, blob = snapshot
+            offsets[partition] = offset + 1
+            wrong = self._what_is_wrong(partition, key)
+            if key is None or wrong is not None:
+                applied.refused.append(Refusal(snapshot, *(wrong or _NO_KEY)))
+                continue
+            old = latest[key]
+            if blob is None:
+                applied.deleted += 1
+                if old is not None:
+                    changes[key] = latest[key] = None
+                continue
+            try:
+                new = self.version(blob)
+            except CorruptMemory as error:
+                applied.refused.append(Refusal(snapshot, REASONS[type(error)], str(error)))
+                continue
+            if old is not None and not takes_over(old, new):
+                applied.stale += 1
+                continue
+            changes[key] = blob
+            latest[key] = new
+            applied.written += 1
+            if new != old:
+                applied.log_times_ms.append(new.log_time_ms)
+        self._store.apply(changes, offsets, now_ms=now_ms)
+        self._versions.update({key: latest[key] for key in changes})
+        return applied
+
+    def version(self, blob: bytes) -> Version:
+        """The version of a memory that anybody could read; raises what `Codec.decode` does."""
+        if len(blob) != self._codec.size or not blob.startswith(self._fixed):
+            self._codec.decode(blob)  # knows what is wrong
+        check_crc(blob)
+        generation, _, sequence, _, log_time_ms = _VERSION.unpack_from(blob, _VERSION_AT)
+        return Version(generation, sequence, log_time_ms)
+
+    def _latest(self, keys: Sequence[bytes]) -> dict[bytes, Version | None]:
+        """The versions that are stored; None where there is no memory."""
+        latest: dict[bytes, Version | None] = {}
+        unknown: list[bytes] = []
+        for key in dict.fromkeys(keys):
+            version = self._versions.get(key)
+            latest[key] = version
+            if version is None:
+                unknown.append(key)
+        if unknown:
+            for key, blob in zip(unknown, self._store.read_many(unknown), strict=True):
+                latest[key] = None if blob is None else self._stored_version(blob)
+        return latest
+
+    def _stored_version(self, blob: bytes) -> Version | None:
+        try:
+            return self.version(blob)
+        except CorruptMemory:
+            # Nobody can use it, and the topic has a better one: what comes replaces it.
+            return None
+
+    def _what_is_wrong(self, partition: int, key: bytes | None) -> tuple[str, str] | None:
+        if key is None:
+            return _NO_KEY
+        if not 1 <= len(key) <= MAX_TEXT_BYTES:
+            return "bad_key", f"key: expected a user of 1 to {MAX_TEXT_BYTES} bytes, got {len(key)}"
+        if not key.isascii():
+            try:
+                key.decode()
+            except UnicodeDecodeError:
+                return "bad_key", f"key: expected a user in UTF-8, got {key[:40]!r}"
+        if self._shard is not None and (right := partition_of(key, self._shard.partitions)) != partition:
+            return "wrong_partition", f"partition: readers look for this user in {right} (murmur2), it came in {partition}"
+        return None
+
+
+_NO_KEY = ("bad_key", "key: expected a user, got none")
+
+
+class _Recent:
+    """The versions written most recently, at most about `most`: two dictionaries, of which the older is dropped whole."""
+
+    def __init__(self, most: int) -> None:
+        self._half = max(1, most // 2)
+        self._young: dict[bytes, Version | None] = {}
+        self._old: dict[bytes, Version | None] = {}
+
+    def get(self, key: bytes) -> Version | None:
+        version = self._young.get(key)
+        return self._old.get(key) if version is None else version
+
+    def update(self, versions: dict[bytes, Version | None]) -> None:
+        for key in versions:
+            self._old.pop(key, None)
+        self._young.update(versions)
+        if len(self._young) >= self._half:
+            self._old = self._young
+            self._young = {}

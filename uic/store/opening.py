@@ -1,0 +1,115 @@
+"""A folder of RocksDB as ours: which options it has, whose memories it holds, and what is refused."""
+
+import json
+import re
+import time
+from pathlib import Path
+
+from rocksdict import DBCompressionType, Options, Rdict, WriteBatch
+
+from uic.errors import StoreError, StoreLocked, StoreMismatch
+from uic.store.contract import Shard, StoreIdentity
+
+IDENTITY = b"!identity"
+SHARD = b"!shard"
+_FORMAT = 1
+# What RocksDB makes in a new folder before CURRENT, and so before any data.
+_BEFORE_CURRENT = re.compile(r"rocksdict-config\.json|LOCK|LOG(\.old\.\d+)?|IDENTITY|MANIFEST-\d+|\d+\.dbtmp")
+
+
+def write_identity(db: Rdict, identity: StoreIdentity, shard: Shard | None) -> None:
+    batch = WriteBatch(raw_mode=True)
+    batch.put(IDENTITY, json.dumps({"format": _FORMAT, **identity._asdict()}).encode())
+    if shard is not None:
+        batch.put(SHARD, json.dumps(shard._asdict()).encode())
+    db.write(batch)
+
+
+def check_identity(found: StoreIdentity, expected: StoreIdentity, path: Path) -> None:
+    """Raise StoreMismatch unless the store's memories can be used with a bundle of this layout and lineage."""
+    if found.layout != expected.layout:
+        raise StoreMismatch(
+            f"{path}: the store holds memories of layout {found.layout}, the bundle makes {expected.layout}. "
+            "Use the bundle they were made with, or another store and replay the log into it"
+        )
+    if found.lineage != expected.lineage:
+        raise StoreMismatch(
+            f"{path}: the store holds memories of lineage {found.lineage}, the bundle is of {expected.lineage}: same sizes, "
+            "but another memory space. Use a bundle trained on from theirs, or another store and replay the log into it"
+        )
+
+
+def read_shard(db: Rdict) -> Shard | None:
+    raw = get(db, SHARD)
+    return None if raw is None else Shard(**json.loads(raw))
+
+
+def check_shard(found: Shard | None, expected: Shard | None, path: Path) -> None:
+    if found == expected:
+        return
+    if expected is None:
+        assert found is not None
+        raise StoreMismatch(f"{path}: this is shard {found.number} of {found.shards}; open the store, {path.parent}")
+    raise StoreMismatch(
+        f"{path}: expected {_shard_words(expected)}, found {_shard_words(found)}. Use it as it was made, or another folder"
+    )
+
+
+def _shard_words(shard: Shard | None) -> str:
+    if shard is None:
+        return "a whole store"
+    return f"shard {shard.number} of {shard.shards} for a topic of {shard.partitions} partitions"
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a store may be opened or made here: an empty folder, a store, or one whose maker was killed half-way."""
+    if not path.is_dir():
+        return False
+    names = [each.name for each in path.iterdir()]
+    if "CURRENT" not in names:
+        return all(_BEFORE_CURRENT.fullmatch(name) for name in names)
+    try:
+        # Opening would rewrite this file and leave a store of another program unreadable to it.
+        return bool(json.loads((path / "rocksdict-config.json").read_text()).get("raw_mode", True))
+    except (OSError, ValueError, AttributeError):
+        return True  # cut off by a kill, or not made by rocksdict: the keys will tell
+
+
+def get(db: Rdict, key: bytes) -> bytes | None:
+    value = db.get(key)
+    assert value is None or isinstance(value, bytes)  # raw mode has no other values
+    return value
+
+
+def options() -> Options:
+    options = Options(raw_mode=True)
+    options.create_if_missing(True)
+    options.set_max_open_files(-1)  # what a secondary instance needs to keep reading files that the primary drops
+    options.set_compression_type(DBCompressionType.lz4())
+    options.set_keep_log_file_num(2)
+    return options
+
+
+def open_waiting(path: Path, wait_s: float) -> Rdict:
+    give_up_at = time.monotonic() + wait_s
+    while True:
+        try:
+            return Rdict(str(path), options())
+        except Exception as error:  # rocksdict raises plain Exception for everything
+            if "lock" not in str(error).lower():
+                raise StoreError(f"{path}: the store cannot be opened: {error}") from error
+            if time.monotonic() > give_up_at:
+                raise StoreLocked(
+                    f"{path}: another process has written to this store for the last {wait_s:.0f} s: {error}"
+                ) from error
+        time.sleep(0.1)
+
+
+def read_identity(db: Rdict, path: Path) -> StoreIdentity | None:
+    raw = get(db, IDENTITY)
+    if raw is None:
+        return None
+    content = json.loads(raw)
+    if content.get("format") != _FORMAT:
+        raise StoreError(f"{path}: this release reads store format {_FORMAT}, got {content.get('format')}")
+    return StoreIdentity(layout=content["layout"], lineage=content["lineage"])
