@@ -141,7 +141,11 @@ def start(settings: dict[str, str], build: Callable[[StreamExecutionEnvironment]
     flink = Configuration()
     for key, value in settings.items():
         flink.set_string(key, value)
-    environment = StreamExecutionEnvironment.get_execution_environment(flink)
+    # PyFlink's own way, get_execution_environment, makes an embedded cluster whatever the target is.
+    java = get_gateway().jvm.org.apache.flink.streaming.api.environment.StreamExecutionEnvironment
+    is_remote = settings.get("execution.target") == "remote"
+    make = java if is_remote else java.createLocalEnvironment
+    environment = StreamExecutionEnvironment(make(flink._j_configuration))
     build(environment)
     return RunningJob(environment.execute_async(name))
 

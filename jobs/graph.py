@@ -149,7 +149,10 @@ def _strings(texts: list[str]) -> Java:
     return array
 
 
-def add_wheel(environment: StreamExecutionEnvironment, wheel: Path) -> None:
-    """Let the project's code travel with the job: for Python's operators and for ours."""
-    environment.add_python_file(str(wheel))
-    environment._j_stream_execution_environment.registerCachedFile(wheel.absolute().as_uri(), WHEEL)
+def add_wheel(environment: StreamExecutionEnvironment, wheel: Path, plan: Plan) -> None:
+    """Let the project's code travel with the job."""
+    # One of both: PyFlink's way sets the list of files anew when the job starts, and ours would be gone.
+    if plan.is_batched:
+        environment._j_stream_execution_environment.registerCachedFile(wheel.absolute().as_uri(), WHEEL)
+    else:
+        environment.add_python_file(str(wheel))

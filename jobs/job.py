@@ -12,6 +12,7 @@ import typer
 from jobs.job_settings import JobSettings
 from jobs.launch import flink_options, launch
 from jobs.settings import Settings
+from jobs.submit_command import resume_command, submit_command
 
 job_app = typer.Typer(help="The streaming job: events in, memories out.", no_args_is_help=True)
 
@@ -19,6 +20,10 @@ job_app = typer.Typer(help="The streaming job: events in, memories out.", no_arg
 @job_app.callback()
 def _job() -> None:
     """The streaming job: events in, memories out."""
+
+
+job_app.command("submit")(submit_command)
+job_app.command("resume")(resume_command)
 
 
 @job_app.command("run")
