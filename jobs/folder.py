@@ -3,92 +3,49 @@
 job.json             the runs so far: bundle layout and lineage, store, events; pid of launcher and JVM, or the cluster
 lock                 held by the launcher and inherited by its JVM: free means that both are gone
 checkpoints/run-N/   Flink's checkpoints and the closing savepoint of run N
+condemned.jsonl      checkpoints that nothing may go on from (operators/condemned.py)
 letters.sqlite       dead letters, late events, duplicates
 progress.json ...    how far the job is (operators/progress.py)
 logs/                Flink's log and what the JVM printed
 """
 
-import dataclasses
 import fcntl
 import json
 import re
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
+from jobs import checkpoints, flink_metadata
+from jobs.blobs import BlobForm
+from jobs.flink_metadata import why_incomplete
+from jobs.record import FORMAT, ClusterRecord, JobRecord
+from operators import condemned
 from uic import artefact
 from uic.errors import EnvironmentProblem, JobError
 
+__all__ = ["ClusterRecord", "JobFolder", "JobRecord"]
+
 KIND = "streaming-job"
 LEAST_FREE_BYTES = 256 << 20
-_METADATA = "_metadata"
-_METADATA_MAGIC = bytes.fromhex("4960672d")
+_WORTH_SAYING_BYTES = 100 << 20
 _KEPT_RUNS = 3
-_FORMAT = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClusterRecord:
-    """Where a submitted job runs and what it reads. `plan`: batched or per-event. `wheel`: our code on the workers.
-
-    `partitions` is the topic's count at the first submit: with another one, users would change their partition.
-    """
-
-    url: str
-    job_id: str
-    name: str
-    plan: str
-    parallelism: int
-    bootstrap: str
-    topic: str
-    partitions: int
-    wheel: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class JobRecord:
-    """What job.json says. The state in the checkpoints fits this layout and lineage, and was published to this store.
-
-    `cluster` is None where the job runs in this machine's embedded Flink.
-    """
-
-    run: int
-    layout: str
-    lineage: str
-    bundle_version: int
-    bundle: str
-    events: str
-    store: str
-    backend: str
-    launcher_pid: int = 0
-    jvm_pid: int = 0
-    cluster: ClusterRecord | None = None
-    format: int = _FORMAT
-
-    def to_json(self) -> str:
-        content = dataclasses.asdict(self)
-        if self.cluster is None:
-            del content["cluster"]  # so that a release without clusters still reads it
-        return json.dumps(content, indent=2) + "\n"
-
-    @classmethod
-    def from_json(cls, content: dict[str, Any]) -> "JobRecord":
-        """The record in `content`; raises TypeError for fields missing or unknown."""
-        cluster = content.get("cluster")
-        return cls(**{**content, "cluster": None if cluster is None else ClusterRecord(**cluster)})
 
 
 class JobFolder:
-    """A job folder that is known to be ours."""
+    """A job folder that is known to be ours. With `make` it is made where there is none, and checked to be writable."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, make: bool = True) -> None:
         self.path = path.absolute()
         self.logs = self.path / "logs"
         self.temporary = self.path / "tmp"
+        if not make:
+            artefact.check_is(path, KIND)
+            return
         artefact.check_may_write(self.path, KIND, replace=True)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -132,8 +89,8 @@ class JobFolder:
         except (OSError, ValueError) as error:
             raise JobError(f"{path}: cannot be read: {error}") from error
         found = content.get("format") if isinstance(content, dict) else type(content).__name__
-        if found != _FORMAT:
-            raise JobError(f"{path}: this release reads format {_FORMAT}, got {found}")
+        if found != FORMAT:
+            raise JobError(f"{path}: this release reads format {FORMAT}, got {found}")
         try:
             return JobRecord.from_json(content)
         except TypeError as error:
@@ -147,16 +104,35 @@ class JobFolder:
 
     def newest_checkpoint(self, say: Callable[[str], None]) -> Path | None:
         """The newest complete checkpoint or savepoint; says which ones it passed over, and why."""
-        for candidate in self._candidates():
-            problem = _why_incomplete(candidate)
+        return self._newest(why_incomplete, say)
+
+    def newest_intact_checkpoint(self, say: Callable[[str], None], form: BlobForm | None = None) -> Path | None:
+        """The newest one that is complete, not condemned, and in which every memory is as it was written.
+
+        `form` is what the memories should be like (`checkpoints.form_of` a bundle). Says which ones it passed over, and why.
+        """
+
+        def why_not(candidate: Path) -> str | None:
+            return why_incomplete(candidate) or self.why_condemned(candidate) or _why_damaged(candidate, form, say)
+
+        return self._newest(why_not, say)
+
+    def _newest(self, why_not: Callable[[Path], str | None], say: Callable[[str], None]) -> Path | None:
+        for candidate in self.candidates():
+            problem = why_not(candidate)
             if problem is None:
                 return candidate
             say(f"{candidate}: {problem}; going on from the one before it")
         return None
 
+    def why_condemned(self, checkpoint: Path) -> str | None:
+        """Why nothing may go on from this checkpoint, None where nobody has said so."""
+        about = [entry.why for entry in condemned.read(self.path) if entry.is_about(checkpoint)]
+        return f"the job has condemned it: {about[-1]}" if about else None
+
     def remove_old_runs(self) -> None:
         """Drop the checkpoints of runs before the last few that have a complete one, and a predecessor's temporary files."""
-        complete = {self._run_of(path) for path in self._candidates() if _why_incomplete(path) is None}
+        complete = {self.run_of(path) for path in self.candidates() if why_incomplete(path) is None}
         oldest_kept = min(sorted(complete)[-_KEPT_RUNS:], default=0)
         for path in (self.path / "checkpoints").glob("run-*"):
             if _number(path.name) < oldest_kept:
@@ -164,14 +140,14 @@ class JobFolder:
         shutil.rmtree(self.temporary, ignore_errors=True)
         self.temporary.mkdir()
 
-    def _candidates(self) -> list[Path]:
-        """Checkpoints and savepoints, newest first: by run, then by checkpoint; a savepoint closes its run."""
+    def candidates(self) -> list[Path]:
+        """Checkpoints and savepoints, complete or not, newest first: by run, then by the number that Flink gave them."""
         root = self.path / "checkpoints"
         found = [*root.glob("run-*/*/chk-*"), *root.glob("run-*/savepoint-*")]
-        return sorted(found, key=lambda path: (self._run_of(path), path.name.startswith("savepoint"), _number(path.name)))[::-1]
+        return sorted(found, key=lambda path: (self.run_of(path), _order(path)))[::-1]
 
-    def _run_of(self, path: Path) -> int:
-        return _number(path.relative_to(self.path / "checkpoints").parts[0])
+    def run_of(self, checkpoint: Path) -> int:
+        return _number(checkpoint.relative_to(self.path / "checkpoints").parts[0])
 
 
 def _try_lock(file: IO[str]) -> bool:
@@ -182,13 +158,21 @@ def _try_lock(file: IO[str]) -> bool:
     return True
 
 
-def _why_incomplete(checkpoint: Path) -> str | None:
-    try:
-        with (checkpoint / _METADATA).open("rb") as file:
-            head = file.read(len(_METADATA_MAGIC))
-    except OSError:
-        return "this checkpoint was not completed (no _metadata)"
-    return None if head == _METADATA_MAGIC else f"this checkpoint is damaged (_metadata begins with {head.hex() or 'nothing'})"
+def _why_damaged(checkpoint: Path, form: BlobForm | None, say: Callable[[str], None]) -> str | None:
+    size = checkpoints.size_of(checkpoint)
+    if size >= _WORTH_SAYING_BYTES:
+        say(f"{checkpoint}: reading its {size >> 20} MB to see whether every memory is as it was written")
+    found = checkpoints.inspect(checkpoint, form)
+    return None if found.is_intact else f"this checkpoint is damaged: {found.why()}"
+
+
+def _order(path: Path) -> tuple[int, bool]:
+    """By number; a savepoint whose number cannot be read closes its run."""
+    is_savepoint = path.name.startswith("savepoint")
+    number = flink_metadata.number(path)
+    if number is None:
+        number = sys.maxsize if is_savepoint else _number(path.name)
+    return number, is_savepoint
 
 
 def _number(name: str) -> int:
