@@ -16,7 +16,7 @@ from uic.event import MAX_TEXT_BYTES
 if TYPE_CHECKING:
     from uic.bundle import Bundle
     from uic.memory import UserMemory
-    from uic.store.rocksdb import RocksStore
+    from uic.store.contract import ReadableStore
 
 _ID = re.compile(r"-?[0-9]+")
 
@@ -63,14 +63,14 @@ def score_command(
     console.print(table)
 
 
-def open_pair(bundle: Path, store: Path) -> tuple["Bundle", "RocksStore"]:
+def open_pair(bundle: Path, store: Path) -> tuple["Bundle", "ReadableStore"]:
     """A bundle and a store that belong together; raises StoreMismatch where they do not."""
     from uic.bundle import Bundle
     from uic.store.opening import check_identity
-    from uic.store.rocksdb import RocksStore
+    from uic.store.sharded import open_to_read
 
     opened = Bundle.open(bundle)
-    memories = RocksStore.open_to_read(store)
+    memories = open_to_read(store)
     try:
         check_identity(memories.identity, opened.identity, store)
     except Exception:

@@ -12,6 +12,7 @@ from uic.store.contract import Shard, StoreIdentity
 
 IDENTITY = b"!identity"
 SHARD = b"!shard"
+SHARDS_FILE = "shards.json"  # uic/store/sharded.py
 _FORMAT = 1
 # What RocksDB makes in a new folder before CURRENT, and so before any data.
 _BEFORE_CURRENT = re.compile(r"rocksdict-config\.json|LOCK|LOG(\.old\.\d+)?|IDENTITY|MANIFEST-\d+|\d+\.dbtmp")

@@ -31,6 +31,7 @@ from uic.codec import read_header, with_generation
 from uic.errors import BadInput, StoreError
 from uic.store.contract import Shard, Source, StoreIdentity
 from uic.store.opening import (
+    SHARDS_FILE,
     check_identity,
     check_shard,
     get,
@@ -83,6 +84,8 @@ class RocksStore:
         Waits up to `wait_s` for a dying predecessor to let go. Raises StoreLocked after that, StoreMismatch where the store
         holds memories of another layout or lineage, BadInput where the folder holds something else.
         """
+        if (path / SHARDS_FILE).exists():
+            raise BadInput(f"{path}: a store of several shards is written by `uic store follow`; a job wants another folder")
         if path.exists() and not is_ours(path):
             raise BadInput(f"{path}: expected an online store or an empty folder, found something else; it is left as it is")
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,171 @@
+"""A store in several RocksDBs, so that several processes can write it: each follows its own partitions of the snapshots topic.
+
+    shards.json     {"format": 1, "partitioner": "murmur2", "shards": 2, "partitions": 4}
+    shard-0/        a RocksDB (uic/store/rocksdb.py); every user of the partitions p with p % 2 == 0
+    shard-1/        ... with p % 2 == 1
+
+A user's partition is `partition_of(user, partitions)`, so a reader needs no broker to know the shard. Both numbers are fixed
+when the store is made: with others, users would be looked for where they are not.
+"""
+
+import itertools
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from uic.errors import BadInput, StoreError, StoreMismatch
+from uic.partition import partition_of
+from uic.store.contract import ReadableStore, Shard, StoreIdentity
+from uic.store.opening import SHARDS_FILE as FILE
+from uic.store.rocksdb import RocksStore
+
+_FORMAT = 1
+_PARTITIONER = "murmur2"
+
+
+class ShardedStore:
+    """An `OnlineStore` over all shards. Open it with `create_or_open` to write and with `open_to_read` to read."""
+
+    def __init__(self, shards: Sequence[RocksStore], partitions: int) -> None:
+        self.shards = shards
+        self._partitions = partitions
+
+    @classmethod
+    def create_or_open(
+        cls, path: Path, identity: StoreIdentity, *, shards: int, partitions: int, generation: int = 0, wait_s: float = 30
+    ) -> "ShardedStore":
+        """Open all shards for writing, making those that are not there; raises what `RocksStore.create_or_open` does."""
+        make(path, shards=shards, partitions=partitions)
+        opened: list[RocksStore] = []
+        try:
+            for number in range(shards):
+                opened.append(open_shard(path, identity, number, generation=generation, wait_s=wait_s))
+        except BaseException:
+            close_all(opened)
+            raise
+        return cls(opened, partitions)
+
+    @classmethod
+    def open_to_read(cls, path: Path) -> "ShardedStore":
+        """Open for reading, also while others write; raises StoreError where a shard has not been made yet."""
+        first = read(path)
+        opened: list[RocksStore] = []
+        try:
+            for number in range(first.shards):
+                place = folder(path, number)
+                if not (place / "CURRENT").exists():
+                    raise StoreError(
+                        f"{path}: shard {number} of {first.shards} has not been made yet; "
+                        f"`uic store follow --store {path} --shard {number}/{first.shards}` makes it"
+                    )
+                opened.append(RocksStore.open_to_read(place))
+                expected = first._replace(number=number)
+                if opened[-1].shard != expected or opened[-1].identity != opened[0].identity:
+                    raise StoreMismatch(
+                        f"{place}: expected {expected} of {opened[0].identity}, "
+                        f"found {opened[-1].shard} of {opened[-1].identity}; shards of different stores cannot be mixed"
+                    )
+        except BaseException:
+            close_all(opened)
+            raise
+        return cls(opened, first.partitions)
+
+    @property
+    def identity(self) -> StoreIdentity:
+        return self.shards[0].identity
+
+    def write(self, user_id: str, blob: bytes) -> bool:
+        return self._of(user_id).write(user_id, blob)
+
+    def read(self, user_id: str) -> bytes | None:
+        return self._of(user_id).read(user_id)
+
+    def delete(self, user_id: str) -> None:
+        self._of(user_id).delete(user_id)
+
+    def users(self) -> Iterator[str]:
+        return itertools.chain.from_iterable(shard.users() for shard in self.shards)
+
+    def write_kept(self, user_id: str, blob: bytes) -> None:
+        self._of(user_id).write_kept(user_id, blob)
+
+    def read_kept(self, user_id: str, sequence: int) -> bytes | None:
+        return self._of(user_id).read_kept(user_id, sequence)
+
+    def refresh(self) -> None:
+        """Let a reading store see what the writing processes have written since."""
+        for shard in self.shards:
+            shard.refresh()
+
+    def close(self) -> None:
+        close_all(self.shards)
+
+    def _of(self, user_id: str) -> RocksStore:
+        return self.shards[partition_of(user_id.encode(), self._partitions) % len(self.shards)]
+
+
+def open_to_read(path: Path) -> ReadableStore:
+    """Whichever store is in this folder, in one RocksDB or in several."""
+    return ShardedStore.open_to_read(path) if is_sharded(path) else RocksStore.open_to_read(path)
+
+
+def open_shard(path: Path, identity: StoreIdentity, number: int, *, generation: int = 0, wait_s: float = 30) -> RocksStore:
+    """Open one shard for writing, of a store that is made."""
+    shard = read(path)._replace(number=number)
+    assert number < shard.shards
+    return RocksStore.create_or_open(folder(path, number), identity, generation=generation, wait_s=wait_s, shard=shard)
+
+
+def folder(path: Path, number: int) -> Path:
+    return path / f"shard-{number}"
+
+
+def is_sharded(path: Path) -> bool:
+    return (path / FILE).is_file()
+
+
+def make(path: Path, *, shards: int, partitions: int) -> None:
+    """Say what the store in this folder is like, or check that it was said so; several processes may do that at once."""
+    if not 1 <= shards <= partitions:
+        raise BadInput(f"{path}: expected 1 to {partitions} shards, as many as the topic has partitions; got {shards}")
+    wanted = Shard(number=0, shards=shards, partitions=partitions)
+    if not is_sharded(path):
+        is_foreign = path.exists() and (not path.is_dir() or any(not each.name.startswith(FILE) for each in path.iterdir()))
+        if is_foreign and not is_sharded(path):  # another process may just have made it
+            raise BadInput(f"{path}: expected a store of {shards} shards or an empty folder, found something else")
+        path.mkdir(parents=True, exist_ok=True)
+        content = {"format": _FORMAT, "partitioner": _PARTITIONER, "shards": shards, "partitions": partitions}
+        with tempfile.NamedTemporaryFile("w", dir=path, prefix=f"{FILE}.") as file:
+            json.dump(content, file)
+            file.flush()
+            with suppress(FileExistsError):
+                os.link(file.name, path / FILE)
+    found = read(path)
+    if found != wanted:
+        raise StoreMismatch(
+            f"{path}: the store has {found.shards} shards for a topic of {found.partitions} partitions, asked were "
+            f"{shards} for {partitions}. Use it as it was made, or follow the topic into another folder"
+        )
+
+
+def read(path: Path) -> Shard:
+    """What was said when the store was made, as its first shard."""
+    try:
+        content = json.loads((path / FILE).read_text())
+        kind = content["format"], content["partitioner"]
+        found = Shard(number=0, shards=int(content["shards"]), partitions=int(content["partitions"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{path / FILE}: cannot be read: {error!r}") from error
+    if kind != (_FORMAT, _PARTITIONER):
+        raise StoreError(
+            f"{path / FILE}: this release reads format {_FORMAT} with {_PARTITIONER}, got {kind[0]} with {kind[1]}"
+        )
+    return found
+
+
+def close_all(stores: Sequence[RocksStore]) -> None:
+    for store in stores:
+        store.close()
