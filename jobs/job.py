@@ -69,6 +69,7 @@ def run_command(
         batch_wait_ms=stream.batch_wait_ms,
         idle_after_s=stream.idle_after_s,
         metrics_port=stream.metrics_port,
+        metrics_host=stream.metrics_host,
         flink={**settings.flink, **flink_options(flink or [])},
     )
     raise typer.Exit(run_job(job))

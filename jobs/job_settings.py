@@ -27,5 +27,6 @@ class JobSettings:
     batch_wait_ms: int = 5
     idle_after_s: int | None = None
     metrics_port: int | None = None
+    metrics_host: str = "127.0.0.1"
     wait_s: float = 30.0
     flink: dict[str, str] = field(default_factory=dict)

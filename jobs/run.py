@@ -117,6 +117,7 @@ class Run:
             max_ahead_ms=settings.max_ahead_s * 1000,
             keep_at=None if settings.keep_at is None else str(settings.keep_at.absolute()),
             metrics_port=settings.metrics_port,
+            metrics_host=settings.metrics_host,
             checkpoints=str(self._checkpoints),
             restored_from=None if restore_from is None else str(restore_from),
         )

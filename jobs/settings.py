@@ -76,6 +76,7 @@ class StreamSettings(_Section):
     batch: int = Field(256, ge=1, le=4096, description="batched plan: events of one call into Python, at most")
     batch_wait_ms: int = Field(5, ge=1, le=1000, description="batched plan: how long an event waits for others, at most")
     idle_after_s: int | None = Field(None, ge=1, description="users idle for so long in log time leave state and store")
+    metrics_host: str = Field("127.0.0.1", description="address on which a worker serves its metrics")
     metrics_port: int | None = Field(None, ge=0, le=65535, description="Prometheus port of each worker; 0: any free one")
     lateness_s: int = Field(86_400, ge=0, description="how much older than its user's last event an event may be")
     max_ahead_s: int = Field(86_400, ge=0, description="how far ahead of the clock an event's time may be")

@@ -249,6 +249,7 @@ def _start(
         max_ahead_ms=1000 * stream.max_ahead_s,
         store=None,
         metrics_port=stream.metrics_port,
+        metrics_host=stream.metrics_host,
         checkpoints=str(checkpoints),
         restored_from=None if restore_from is None else str(restore_from),
     )

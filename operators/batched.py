@@ -66,7 +66,8 @@ class BatchedUpdates:
         if self._worker.writes_store:
             publisher.memories([(users[user], blob) for user, blob in done.blobs.items()])
         records = publisher.letters(letters)
-        self._worker.count(done.outcomes)
+        moved = sum(len(blob) for blob in blobs if blob is not None) + sum(map(len, done.blobs.values()))
+        self._worker.count(done.outcomes, [arrival.log_time_ms for arrival in arrivals], done.step_s, moved)
         return _reply(done.blobs, records)
 
 

@@ -23,6 +23,7 @@ class UpdateSettings:
     store: str | None
     keep_at: str | None = None
     metrics_port: int | None = None
+    metrics_host: str = "127.0.0.1"
     checkpoints: str | None = None
     restored_from: str | None = None
 

@@ -1,5 +1,6 @@
 """The update operator, per event: load the memory, apply the event, save the memory, publish it. uic/update.py decides."""
 
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,6 +16,8 @@ from uic.codec import NO_TIME, read_header
 from uic.errors import CorruptMemory, InvalidEvent
 from uic.event import parse_event
 from uic.letters import Letter
+
+_APPLIED = {"applied": 1}
 
 
 class UpdateMemory(KeyedProcessFunction):  # type: ignore[misc]  # pyflink ships no types
@@ -54,13 +57,15 @@ class UpdateMemory(KeyedProcessFunction):  # type: ignore[misc]  # pyflink ships
         except InvalidEvent as error:
             return self._leave("dead", error.reason, str(error), user_id, arrived)
         blob = self._memory.value()
+        started = time.perf_counter()
         update = worker.updater.update(blob, event, log_time_ms=log_time_ms, accepts_late=arrived.accepts_late)
+        step_s = time.perf_counter() - started
         if update.blob is None:
             return self._leave(update.outcome.value, update.outcome.value, update.detail, user_id, arrived)
         self._memory.update(update.blob)
         if blob is None and self._idle_after_ms is not None:
             ctx.timer_service().register_event_time_timer(log_time_ms + self._idle_after_ms + 1)
-        worker.count({"applied": 1})
+        worker.count(_APPLIED, (log_time_ms,), step_s, len(update.blob) * (1 if blob is None else 2))
         return worker.publisher.memories([(user_id, update.blob)])
 
     def on_timer(self, timestamp: int, ctx: Any) -> Iterable[bytes]:  # a PyFlink context
@@ -79,5 +84,5 @@ class UpdateMemory(KeyedProcessFunction):  # type: ignore[misc]  # pyflink ships
 
     def _leave(self, kind: str, reason: str, detail: str, user_id: str, arrived: wire.Wire) -> list[bytes]:
         letter = Letter(arrived.source, arrived.offset, kind, reason, detail, user_id, arrived.payload)
-        self._worker.count({kind: 1})
+        self._worker.count({kind: 1}, (arrived.log_time_ms,), 0.0, 0)
         return self._worker.publisher.letters([LoggedLetter(letter, arrived.log_time_ms)])

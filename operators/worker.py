@@ -1,19 +1,28 @@
 """What both plans open in a worker, and what they do alike: bundle, step, publisher, counts, and naming what went wrong."""
 
+import json
+import os
+import socket
+import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from operators import condemned, failure, progress
+from operators import condemned, failure, metrics, progress
+from operators.metrics import StreamMetrics
 from operators.publish import Direct, Publisher, Records, read_keep_at
 from operators.settings import UpdateSettings
+from uic.artefact import write_atomically
 from uic.bundle import Bundle
-from uic.errors import CorruptMemory
+from uic.errors import CorruptMemory, EnvironmentProblem
 from uic.letters import LetterBox
 from uic.runtime import OnnxStep
 from uic.store.rocksdb import RocksStore
 from uic.update import Outcome
+
+# One file a worker, as Prometheus' file_sd_configs reads them: workers of one machine cannot all have one port.
+METRICS_FOLDER = "metrics"
 
 
 class Worker:
@@ -33,6 +42,7 @@ class Worker:
         except Exception as error:
             self.report(error)
             raise
+        self._metrics = self._serve_metrics()
         self._outcomes: Counter[str] = Counter()
         self._pace = progress.Pace()
 
@@ -44,8 +54,27 @@ class Worker:
         box = LetterBox(self._job_dir / "letters.sqlite")
         return Direct(RocksStore.create_or_open(Path(settings.store), bundle.identity), box, keep_at)
 
-    def count(self, outcomes: Mapping[str, int]) -> None:
-        """Note what became of some events; the embedded launcher reads it from a file."""
+    def _serve_metrics(self) -> StreamMetrics | None:
+        settings = self._settings
+        if settings.metrics_port is None:
+            return None
+        try:
+            port = metrics.serve(settings.metrics_port, settings.metrics_host)
+        except EnvironmentProblem:  # another worker of this machine has it
+            port = metrics.serve(0, settings.metrics_host)
+        folder = self._job_dir / METRICS_FOLDER
+        folder.mkdir(exist_ok=True)
+        targets = [{"targets": [f"{settings.metrics_host}:{port}"], "labels": {"component": "worker"}}]
+        write_atomically(folder / f"{socket.gethostname()}-{os.getpid()}.json", json.dumps(targets))
+        return StreamMetrics()
+
+    def count(self, outcomes: Mapping[str, int], log_times_ms: Sequence[int], step_s: float, state_bytes: int) -> None:
+        """Note what became of some events: for Prometheus where it is asked for, for the embedded launcher in a file."""
+        if self._metrics is not None:
+            now_ms = time.time_ns() // 1_000_000
+            # In files log time is the event's own: its age says nothing.
+            ages_s = [] if self.writes_store else [(now_ms - each) / 1000 for each in log_times_ms]
+            self._metrics.observe_batch(outcomes, len(log_times_ms), step_s, state_bytes, ages_s)
         self._outcomes.update(outcomes)
         if self._settings.store is not None and self._pace.is_due():
             counts = {outcome.value: self._outcomes[outcome.value] for outcome in Outcome}
