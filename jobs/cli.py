@@ -17,6 +17,7 @@ from jobs.golden import golden_app
 from jobs.job import job_app
 from jobs.score import score_command, user_app
 from jobs.settings import load_settings
+from jobs.topics import topics_app
 from jobs.train import evaluate_command, plot_app, train_command
 from jobs.verify import verify_command
 from uic.errors import UicError
@@ -33,6 +34,7 @@ app.command("train")(train_command)
 app.command("evaluate")(evaluate_command)
 app.command("export")(export_command)
 app.add_typer(events_app, name="events")
+app.add_typer(topics_app, name="topics")
 app.add_typer(job_app, name="job")
 app.add_typer(dlq_app, name="dlq")
 app.add_typer(user_app, name="user")

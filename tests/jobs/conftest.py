@@ -1,6 +1,8 @@
-"""The small world of tests/training/small.py, made once in a session, and the command line as a function."""
+"""The small world of tests/training/small.py, made once in a session, a broker, and the command line as a function."""
 
+import itertools
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,10 @@ import small
 from command import Ended, Uic
 
 from jobs.cli import main
+from jobs.dev.stack import DevStack
+from jobs.settings import KafkaSettings
+
+_numbers = itertools.count()
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +42,28 @@ def uic(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[byte
         return Ended(code, printed.out, printed.err.decode())
 
     return run
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaSettings]:
+    """A real broker for the whole session, with SASL on; tests use topics of their own, see `kafka`."""
+    with DevStack(tmp_path_factory.mktemp("broker"), taskmanagers=0, flink_cluster=False, sasl=True) as stack:
+        yield stack.kafka_settings()
+
+
+@pytest.fixture
+def kafka(broker: KafkaSettings) -> KafkaSettings:
+    """Settings that name topics and a group which nobody else uses; the topics are not there yet."""
+    number = next(_numbers)
+    names = {name: f"{name}-{number}" for name in ("events", "snapshots", "late", "dead", "group")}
+    return broker.model_copy(update={**names, "partitions": 3})
+
+
+@pytest.fixture
+def uic_kafka(uic: Uic, kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch) -> Uic:
+    """The command line with the settings of `kafka`."""
+    assert kafka.password is not None
+    for name in ("bootstrap", "security_protocol", "username", "events", "snapshots", "late", "dead", "group", "partitions"):
+        monkeypatch.setenv(f"UIC__KAFKA__{name.upper()}", str(getattr(kafka, name)))
+    monkeypatch.setenv("UIC__KAFKA__PASSWORD", kafka.password.get_secret_value())
+    return uic
