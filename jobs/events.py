@@ -1,4 +1,4 @@
-"""`uic events make`: a dataset's events as the JSON-lines files that the update job reads."""
+"""`uic events make|generate|produce`; here is `make`: a dataset's events as the JSON-lines files that the update job reads."""
 
 import json
 from pathlib import Path
@@ -7,21 +7,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from jobs.generate import KIND, PER_FILE, generate_command
+from jobs.send import produce_command
 from uic.artefact import new_directory
 from uic.errors import BadInput
 
 if TYPE_CHECKING:  # pandas and pyarrow take seconds to load, and `uic --help` must not
     from model.data.dataset import Dataset
 
-events_app = typer.Typer(no_args_is_help=True, help="Event files for the update job.")
-
-KIND = "events"
-PER_FILE = 20_000
+events_app = typer.Typer(no_args_is_help=True, help="Events for the update job: files, and into Kafka.")
+events_app.command("generate")(generate_command)
+events_app.command("produce")(produce_command)
 
 
 @events_app.callback()
 def _group() -> None:
-    """Event files for the update job."""  # with a callback, a single command still needs its name
+    """Events for the update job: files, and into Kafka."""
 
 
 @events_app.command("make")
