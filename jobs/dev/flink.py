@@ -13,7 +13,7 @@ import subprocess
 import sys
 import sysconfig
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from uic.errors import EnvironmentProblem
 
 _JOBMANAGER = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
 _TASKMANAGER = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
+# A JobManager computes nothing: the quick compiler will do, and it is up sooner.
+_OPTIONS = {_JOBMANAGER: ("-XX:TieredStopAtLevel=1",), _TASKMANAGER: ("-XX:+UseG1GC",)}
 _MEMORY_TOOL = "org.apache.flink.runtime.util.bash.BashJavaUtils"
 _MEMORY_RESULT = "BASH_JAVA_UTILS_EXEC_RESULT:"
 _SETTINGS = {
@@ -54,6 +56,8 @@ appender.console.type = Console
 appender.console.layout.type = PatternLayout
 appender.console.layout.pattern = %d{yyyy-MM-dd HH:mm:ss,SSS} %-5p %c{1} - %m%n
 """
+# What PyFlink leaves in the environment of a process that has spoken to a JVM.
+_OF_A_CLIENT = ("PYFLINK_GATEWAY_PORT", "_python_worker_execution_mode")
 # The proxy of this machine's environment is not for the loopback interface.
 _open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 
@@ -120,8 +124,8 @@ class FlinkCluster:
             return json.loads(response.read())
 
     def _node(
-        self, name: str, port: int | None, main: str, environment: Mapping[str, str], *, is_ready: Any
-    ) -> Node:  # a Callable[[], bool]
+        self, name: str, port: int | None, main: str, environment: Mapping[str, str], *, is_ready: Callable[[], bool]
+    ) -> Node:
         folder, temporary, log = self._root / "conf" / name, self._root / "tmp" / name, self._logs / f"{name}.log"
         folder.mkdir(parents=True)
         settings = {**self._settings, "io.tmp.dirs": str(temporary)}
@@ -135,7 +139,7 @@ class FlinkCluster:
             temporary.mkdir(parents=True)
             jvm, dynamic = self._memory_of("TM" if is_taskmanager else "JM", folder)
             options = (
-                *("-XX:+UseG1GC", "-XX:-UsePerfData", f"-Djava.io.tmpdir={temporary}", f"-Dlog.file={log}"),
+                *("-XX:-UsePerfData", *_OPTIONS[main], f"-Djava.io.tmpdir={temporary}", f"-Dlog.file={log}"),
                 f"-Dlog4j.configurationFile={folder / 'log4j.properties'}",
                 *shlex.split(settings["env.java.opts.all"]),
                 *shlex.split(settings.get(f"env.java.opts.{'taskmanager' if is_taskmanager else 'jobmanager'}", "")),
@@ -183,8 +187,9 @@ class FlinkCluster:
         # The checkout is not among them: the project's code reaches the workers with the job.
         site = dict.fromkeys((sysconfig.get_path("purelib"), sysconfig.get_path("platlib")))
         without_beam = str(Path(operators.__file__).parent / "without_beam")
+        ours = {name: value for name, value in os.environ.items() if name not in _OF_A_CLIENT}
         return {
-            **os.environ,
+            **ours,
             "JAVA_HOME": str(self._java.parent.parent),
             "FLINK_HOME": str(self._home),
             "FLINK_LIB_DIR": str(self._lib),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from uic.errors import EnvironmentProblem
 
-READY_S = 90.0
+READY_S = 180.0
 _STOP_S = 15.0
 _TAIL_BYTES = 1500
 _SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)

@@ -78,6 +78,10 @@ class DevStack:
         return [*broker, *flink, *self.taskmanagers]
 
     @property
+    def has_kafka(self) -> bool:
+        return self._with_kafka
+
+    @property
     def bootstrap(self) -> str:
         return self.kafka_settings().bootstrap
 
@@ -105,6 +109,17 @@ class DevStack:
         self.logs.mkdir(parents=True)
         java = find_java(dict(os.environ)).executable
         try:
+            if self._with_kafka:
+                self._broker = Broker(
+                    self.root,
+                    java=java,
+                    log=self.logs / "broker.log",
+                    sasl=self._sasl,
+                    tls=self._tls,
+                    heap=self._kafka_heap,
+                    options=self._kafka_options,
+                    inherited=self._inherited,
+                )
             if self._with_flink:
                 self._cluster = FlinkCluster(
                     self.root,
@@ -117,17 +132,7 @@ class DevStack:
                 self._cluster.jobmanager.start()
                 for _ in range(self._wanted):
                     self._start_taskmanager()
-            if self._with_kafka:
-                self._broker = Broker(
-                    self.root,
-                    java=java,
-                    log=self.logs / "broker.log",
-                    sasl=self._sasl,
-                    tls=self._tls,
-                    heap=self._kafka_heap,
-                    options=self._kafka_options,
-                    inherited=self._inherited,
-                )
+            if self._broker is not None:
                 self._broker.format()
                 self._broker.node.start()
             for node in self.nodes:
