@@ -10,6 +10,7 @@ import typer
 
 from jobs.data import data_app
 from jobs.demo import demo_command
+from jobs.dev.command import dev_app
 from jobs.dlq import dlq_app
 from jobs.events import events_app
 from jobs.export import export_command
@@ -42,6 +43,7 @@ app.command("score")(score_command)
 app.command("verify")(verify_command)
 app.add_typer(plot_app, name="plot")
 app.add_typer(golden_app, name="golden")
+app.add_typer(dev_app, name="dev")
 
 
 @app.callback()
