@@ -33,9 +33,9 @@ if [ ${#missing[@]} -gt 0 ]; then
 	fi
 	echo "Installing ${missing[*]} with apt-get"
 	log=$(mktemp)
-	export DEBIAN_FRONTEND=noninteractive
+	apt_get=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get)
 	# A package list that is months old names versions that are gone.
-	if ! { "${as_root[@]}" apt-get update && "${as_root[@]}" apt-get install -y --no-install-recommends "${missing[@]}"; } > "$log" 2>&1; then
+	if ! { "${apt_get[@]}" update && "${apt_get[@]}" install -y --no-install-recommends "${missing[@]}"; } > "$log" 2>&1; then
 		tail -5 "$log" >&2
 		echo "Could not be installed by apt-get. Run: $by_hand" >&2
 		exit 1
