@@ -117,11 +117,11 @@ def _list_kafka(kafka: "KafkaSettings", kind: "Kind | None", reason: str | None,
             continue
         shown += 1
         if raw:
-            _print_raw(letter.payload)
+            _print_raw(letter.payload or b"")
             continue
         table.add_row(
             f"{topics[letter.kind]}-{letter.partition}", str(letter.position), letter.kind, f"{letter.source} {letter.offset}",
-            "none" if letter.key is None else _first(letter.key), letter.detail, _first(letter.payload),
+            _first(letter.key), letter.detail, _first(letter.payload),
         )  # fmt: skip
     if not raw:
         _print(dict(sorted(counts.items())), table)
@@ -171,7 +171,9 @@ def _print_raw(payload: bytes) -> None:
     sys.stdout.buffer.write(payload.rstrip(b"\r\n") + b"\n")
 
 
-def _first(payload: bytes) -> str:
+def _first(payload: bytes | None) -> str:
+    if payload is None:
+        return "none"
     text = payload[:80].decode("utf-8", "backslashreplace").rstrip()
     # A terminal obeys control characters; a list only shows them.
     return "".join(mark if mark.isprintable() else f"\\x{ord(mark):02x}" for mark in text)

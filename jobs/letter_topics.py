@@ -21,7 +21,7 @@ _T = TypeVar("_T")
 
 
 class TopicLetter(NamedTuple):
-    """One event that was not applied. `key` and `payload` are the original bytes; `position` is the letter's own offset.
+    """One event that was not applied. `key` and `payload` are the original bytes, `position` is the letter's own offset.
 
     `source` and `offset` say where the event stood, `log_time_ms` when the log took it in.
     """
@@ -30,7 +30,7 @@ class TopicLetter(NamedTuple):
     partition: int
     position: int
     key: bytes | None
-    payload: bytes
+    payload: bytes | None
     reason: str
     detail: str
     source: str
@@ -178,7 +178,7 @@ def _letter(kind: Kind, message: "Message") -> TopicLetter:
         partition=message.partition() or 0,
         position=message.offset() or 0,
         key=key.encode() if isinstance(key, str) else key,
-        payload=value.encode() if isinstance(value, str) else value or b"",
+        payload=value.encode() if isinstance(value, str) else value,
         reason=said.get("reason", ""),
         detail=said.get("detail", ""),
         source=said.get("source", ""),

@@ -65,7 +65,7 @@ class Sender:
             }
         )
 
-    def send(self, key: bytes | None, value: bytes, headers: Headers | None = None) -> None:
+    def send(self, key: bytes | None, value: bytes | None, headers: Headers | None = None) -> None:
         """Hand one event over, waiting while the queue is full; delivery is certain only after `flush`."""
         from confluent_kafka import KafkaException
 

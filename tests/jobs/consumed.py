@@ -13,7 +13,7 @@ class Read(NamedTuple):
 
     partition: int
     key: bytes | None
-    value: bytes
+    value: bytes | None
     headers: list[tuple[str, bytes]]
 
 

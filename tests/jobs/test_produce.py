@@ -138,7 +138,7 @@ def test_generated_files_hold_the_load_and_its_outcome(uic: Uic, tmp_path: Path)
     assert len(list(payloads(tmp_path / "load"))) == sum(expected["outcomes"].values()) == 1000
     assert sum(expected["applied"]) == expected["outcomes"]["applied"]
     assert sum(expected["dead"].values()) == expected["outcomes"]["dead"]
-    assert not {"null_key", "key_mismatch"} & set(expected["dead"])
+    assert not {"bad_key", "key_mismatch"} & set(expected["dead"])
     assert all(f"{name}=" in uic("events", "generate", "--fields").out for name in ("users", "too_late", "poisons"))
 
 

@@ -39,14 +39,12 @@ class Judge:
 
     def __call__(self, record: Generated) -> Expected:
         if record.key is None:
-            return Expected("dead", "null_key")
+            return Expected("dead", "bad_key")  # RecordReader.java
         try:
-            event = parse_event(record.payload, now_ms=NOW_MS, accepted=self.accepted)
+            event = parse_event(record.payload, now_ms=NOW_MS, accepted=self.accepted, key=record.key.decode())
         except InvalidEvent as error:
             return Expected("dead", error.reason)
         user = event.user_id
-        if record.key.decode() != user:
-            return Expected("dead", "key_mismatch")
         ring, marks = self.rings.get(user, bytes(16 * self.spec.ring)), fingerprints(event)
         outcome, _ = admit(ring, self.last_ms.get(user), event, marks, self.rules)
         if outcome is Outcome.APPLIED:

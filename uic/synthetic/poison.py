@@ -46,7 +46,7 @@ POISONS: dict[str, Poison] = {
     "before_1970": Poison("negative_time", _with("time_ms", -1)),
     "in_2100": Poison("time_in_future", _with("time_ms", _FUTURE_MS)),
     "strange_behaviour": Poison("behaviour_not_accepted", _with("behaviour", "no-such-behaviour")),
-    "no_key": Poison("null_key", _json),
+    "no_key": Poison("bad_key", _json),
     "key_of_another": Poison("key_mismatch", _json),
 }
 KEY_KINDS = ("no_key", "key_of_another")
