@@ -87,6 +87,15 @@ def inspect(checkpoint: Path, form: BlobForm | None = None, *, advance: Callable
     return found
 
 
+def memories_of(savepoint: Path, form: BlobForm) -> Iterator[bytes]:
+    """Every whole memory in a canonical savepoint, which holds each user's once; in no order, and without the user."""
+    for path in sorted(each for each in savepoint.iterdir() if each.is_file()):
+        with _mapped(path) as data:
+            for memory in blobs.find(data, form):
+                if memory.why is None:
+                    yield data[memory.offset : memory.offset + form.size]
+
+
 def form_of(bundle: Path) -> BlobForm | None:
     """What the memories of a bundle are like, told by its initial one; None where the bundle is gone."""
     try:

@@ -133,6 +133,7 @@ class Checkpoints:
 
     completed: int
     failed: int
+    in_progress: int
     last: Checkpoint | None
     restored_from: str | None
     last_failure: str | None
@@ -145,6 +146,7 @@ class Checkpoints:
         return cls(
             completed=content["counts"]["completed"],
             failed=content["counts"]["failed"],
+            in_progress=content["counts"]["in_progress"],
             last=max((each for each in found if each is not None), key=lambda each: each.number, default=None),
             restored_from=None if restored is None else (restored["external_path"] or "").removeprefix("file:") or None,
             last_failure=None if failed is None else failed.get("failure_message"),

@@ -16,6 +16,7 @@ from uic.errors import BadInput, EnvironmentProblem, JobError
 _POLL_S = 0.2
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _SHOWN = 300
+_MOST_METRICS = 20
 
 
 class UnknownJob(JobError):
@@ -91,7 +92,20 @@ class Cluster:
         """The metrics of one step whose name contains these words, by `subtask.name`."""
         path = f"/jobs/{job_id}/vertices/{vertex_id}/metrics"
         names = [each["id"] for each in self._ask("GET", path) if words in each["id"]]
-        return self._metrics(path, {"get": ",".join(names)}) if names else {}
+        found: dict[str, str] = {}
+        # Flink refuses a line of more than 4,096 bytes.
+        for start in range(0, len(names), _MOST_METRICS):
+            found |= self._metrics(path, {"get": ",".join(names[start : start + _MOST_METRICS])})
+        return found
+
+    def workers(self, job_id: str) -> set[str]:
+        """The TaskManagers on which any task of the job runs now, by their resource ids."""
+        found = set()
+        for vertex in self.job(job_id).vertices:
+            for subtask in self._ask("GET", f"/jobs/{job_id}/vertices/{vertex.id}")["subtasks"]:
+                if subtask["status"] == "RUNNING":
+                    found.add(subtask["taskmanager-id"])
+        return found
 
     def wait_until_running(self, job_id: str, timeout_s: float) -> None:
         """Wait until every task of the job runs; raises JobError with the cause where it fails or does not come so far."""
