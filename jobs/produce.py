@@ -60,6 +60,7 @@ class Sender:
                 "queue.buffering.max.kbytes": 256 << 10,
                 "message.max.bytes": LETTER_BYTES,
                 "message.timeout.ms": 1000 * _GIVE_UP_S,
+                "reconnect.backoff.max.ms": 1000,  # its 10 s would be noticed after a broker's restart
                 # Retries are not news; what comes of them is in the delivery reports.
                 "log_level": 0,
             }
@@ -95,11 +96,11 @@ class Sender:
         if self.is_lost:
             raise self._failure()
 
-    def flush(self) -> None:
+    def flush(self, on_wait: Callable[[], None] = lambda: None) -> None:
         """Wait for all reports; raises EnvironmentProblem if any event was not delivered."""
         # librdkafka itself gives up on each event after _GIVE_UP_S.
-        while self.producer.flush(1.0) > 0:
-            pass
+        while self.producer.flush(_TELL_EVERY_S) > 0:
+            on_wait()
         if self.failed:
             raise self._failure()
 
@@ -158,7 +159,8 @@ def produce(
                 _send_paced(sender, records, rate, done, note)
         except KeyboardInterrupt:
             done.is_interrupted = True
-        sender.flush()
+        rate = None  # the schedule has ended, only reports are waited for
+        sender.flush(note)
     finally:
         sum_up()
         # Where a signal ended it between two lines of the loop, the reports know better.

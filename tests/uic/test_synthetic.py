@@ -102,6 +102,14 @@ def test_what_is_expected_of_an_event_is_what_the_rules_decide(spec: SyntheticSp
     assert [judge(record) for record in made] == [record.expected for record in made]
 
 
+def test_disorder_is_within_lateness_where_that_is_as_short_as_can_be() -> None:
+    """With one place to be displaced to, an event out of order is as late as it may be, to the millisecond."""
+    spec = SyntheticSpec(users=1, events=2000, disorder=0.3, step_ms=5, lateness_ms=81)
+    judge = Judge(spec)
+    assert {judge(record) for record in records(spec)} == {Expected("applied")}
+    assert judge.behind > 500
+
+
 def test_a_tally_is_what_the_offline_fold_makes_of_the_same_bytes() -> None:
     spec = replace(MIXED, events=3000, users=40, lateness_ms=100_000, poisons=FILE_KINDS, items=20, categories=9)
     blocks = list(generate(spec))
