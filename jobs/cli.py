@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from jobs.checkpoint_commands import checkpoint_app
 from jobs.data import data_app
 from jobs.demo import demo_command
 from jobs.dev.command import dev_app
@@ -37,6 +38,7 @@ app.command("export")(export_command)
 app.add_typer(events_app, name="events")
 app.add_typer(topics_app, name="topics")
 app.add_typer(job_app, name="job")
+app.add_typer(checkpoint_app, name="checkpoint")
 app.add_typer(dlq_app, name="dlq")
 app.add_typer(user_app, name="user")
 app.command("score")(score_command)
