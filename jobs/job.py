@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from jobs.cluster.commands import cancel_command, list_command, status_command, stop_command
 from jobs.job_settings import JobSettings
 from jobs.launch import flink_options, launch
 from jobs.settings import Settings
@@ -24,6 +25,10 @@ def _job() -> None:
 
 job_app.command("submit")(submit_command)
 job_app.command("resume")(resume_command)
+job_app.command("list")(list_command)
+job_app.command("status")(status_command)
+job_app.command("stop")(stop_command)
+job_app.command("cancel")(cancel_command)
 
 
 @job_app.command("run")

@@ -227,16 +227,18 @@ class Cluster:
         raise JobError(f"{self.url}{path}: {response.status_code}: {said}")
 
 
-def _reason(error: requests.RequestException) -> str:
-    """The innermost reason, which requests wraps several times.
+def _reason(error: BaseException) -> str:
+    """The innermost reason, which requests and urllib3 wrap several times.
 
-    >>> _reason(requests.ConnectionError("HTTPConnectionPool(...): Failed to establish: [Errno 111] Connection refused'))"))
-    '[Errno 111] Connection refused'
+    >>> _reason(requests.ConnectionError(OSError("Connection aborted.", OSError(104, "Connection reset by peer"))))
+    '[Errno 104] Connection reset by peer'
     """
+    inner = getattr(error, "reason", None)
+    causes = [inner] if isinstance(inner, BaseException) else [each for each in error.args if isinstance(each, BaseException)]
+    if causes:
+        return _reason(causes[-1])
     text = str(error)
-    _, errno, rest = text.rpartition("[Errno ")
-    text = f"{errno}{rest}" if errno else text
-    return text.rstrip("')").strip()
+    return text[max(text.find("[Errno "), 0) :]
 
 
 def _innermost(errors: str) -> str:
