@@ -61,6 +61,8 @@ def cluster_configuration(
         **_DEFAULTS,
         **_checkpointing(backend, interval_s),
         "execution.buffer-timeout.interval": "2 ms",
+        # A full disk costs checkpoints, not the stream; `uic job status` shows how old the last one is.
+        "execution.checkpointing.tolerable-failed-checkpoints": "1000",
         "restart-strategy.type": "exponential-delay",
         "restart-strategy.exponential-delay.initial-backoff": "200 ms",
         "restart-strategy.exponential-delay.max-backoff": "5 s",

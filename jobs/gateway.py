@@ -151,8 +151,9 @@ def _connect(jvm: Jvm, port_file: Path, output: Path) -> None:
 
 
 def _disconnect() -> None:
-    """Keep py4j from telling the ended JVM about each Java object that Python no longer needs."""
+    """Keep py4j from telling the ended JVM about each Java object that Python no longer needs, and let another one come."""
     from pyflink import java_gateway
 
     if java_gateway._gateway is not None:
         java_gateway._gateway._gateway_client.is_connected = False
+        java_gateway._gateway = None

@@ -11,9 +11,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from uic.bundle import Bundle
 from uic.errors import BadInput, UicError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jobs.chaos.faults import Act
     from jobs.chaos.proof import Proof
     from jobs.chaos.world import Case
     from jobs.dev.stack import DevStack
@@ -52,6 +56,7 @@ def chaos_command(
     _check("fault", wanted, FAULTS)
     _check("plan", plan or [], PLANS)
     _check("backend", backend or [], BACKENDS)
+    Bundle.open(bundle)
     # What fails in the control is no fault's doing: it always comes first.
     ordered = ["control", *(name for name in wanted if name != "control")]
     root = Path(tempfile.mkdtemp(prefix="uic-chaos-")) if folder is None else folder
@@ -69,15 +74,15 @@ def chaos_command(
         shutil.rmtree(root, ignore_errors=True)
 
 
-def run_case(stack: "DevStack", root: Path, bundle: Path, case: "Case", say: Any) -> "Proof":
-    """One fault from start to proof; the job is ended whatever happens."""
-    from jobs.chaos.faults import FAULTS
+def run_case(stack: "DevStack", root: Path, bundle: Path, case: "Case", say: "Callable[[str], None]", *acts: "Act") -> "Proof":
+    """A load under these faults, one after the other, from start to proof; the job is ended whatever happens."""
     from jobs.chaos.world import World
 
     world = World(stack, root, bundle, case, say)
     try:
         world.start()
-        FAULTS[case.fault].act(world)
+        for act in acts:
+            act(world)
         world.settle()
         return world.prove()
     finally:
@@ -101,6 +106,7 @@ def _case(fault: str, plan: str, backend: str, load: dict[str, Any], rate: float
 
 
 def _run_all(root: Path, bundle: Path, cases: "list[Case]", console: Console) -> "list[tuple[str, Proof | None, str, float]]":
+    from jobs.chaos.faults import FAULTS
     from jobs.dev.stack import DevStack
 
     results: list[tuple[str, Proof | None, str, float]] = []
@@ -109,7 +115,7 @@ def _run_all(root: Path, bundle: Path, cases: "list[Case]", console: Console) ->
             console.print(f"{case.name}, seed {case.seed}")
             started = time.monotonic()
             try:
-                proof, error = run_case(stack, root, bundle, case, console.print), ""
+                proof, error = run_case(stack, root, bundle, case, console.print, FAULTS[case.fault].act), ""
             except UicError as raised:
                 proof, error = None, f"{type(raised).__name__}: {raised}"
             results.append((case.name, proof, error, time.monotonic() - started))
@@ -125,11 +131,11 @@ def _check(what: str, given: list[str], known: Any) -> None:
 
 
 def _show(results: "list[tuple[str, Proof | None, str, float]]", console: Console) -> None:
-    table = Table("fault", "seconds", "users", "applied", "late", "dead", "holds")
+    table = Table("seconds", "users", "applied", "late", "dead", "holds", "fault")
     for name, proof, _, seconds in results:
         if proof is None:
-            table.add_row(name, f"{seconds:.0f}", "", "", "", "", "did not end")
+            table.add_row(f"{seconds:.0f}", "", "", "", "", "did not end", name)
             continue
         counts = (f"{proof.users:,}", f"{proof.applied:,}", f"{proof.left['late']:,}", f"{proof.left['dead']:,}")
-        table.add_row(name, f"{seconds:.0f}", *counts, "yes" if proof.holds else "NO")
+        table.add_row(f"{seconds:.0f}", *counts, "yes" if proof.holds else "NO", name)
     console.print(table)
