@@ -13,6 +13,7 @@ from pyflink.common import Types
 from pyflink.datastream import DataStream, KeyedStream, StreamExecutionEnvironment
 from pyflink.java_gateway import get_gateway
 
+from jobs.topics import LETTER_BYTES
 from operators import contract
 from operators.read import HeartbeatRows, ReadEvents, ReadSettings
 from operators.settings import UpdateSettings
@@ -134,6 +135,8 @@ def _kafka_sink(topics: KafkaTopics) -> Java:
         "batch.size": str(256 << 10),
         "acks": "all",
         "enable.idempotence": "true",
+        # A dead letter is its event and more; one that does not fit would fail the job, and the next start too.
+        "max.request.size": str(LETTER_BYTES),
         **topics.properties,
     }.items():
         builder = builder.setProperty(name, value)
