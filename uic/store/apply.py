@@ -15,7 +15,7 @@ last snapshot in the topic says is what the store says in the end, however often
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -98,12 +98,21 @@ class SnapshotStore(Protocol):
 
 
 class Applier:
-    """Applies batches of snapshots to one store or shard, whose only writer it is."""
+    """Applies batches of snapshots to one store or shard, whose only writer it is; `keep` takes what it refuses."""
 
-    def __init__(self, store: SnapshotStore, codec: Codec, *, shard: Shard | None = None, remembered: int = 500_000) -> None:
+    def __init__(
+        self,
+        store: SnapshotStore,
+        codec: Codec,
+        *,
+        shard: Shard | None = None,
+        keep: Callable[[Sequence[Refusal]], None] = lambda _: None,
+        remembered: int = 500_000,
+    ) -> None:
         self._store = store
         self._codec = codec
         self._shard = shard
+        self._keep = keep
         self._versions = _Recent(remembered)
         self._fixed = _FIXED.pack(MAGIC, FORMAT, len(codec.layout.tensors), codec.layout.layout_id)
 
@@ -139,6 +148,9 @@ class Applier:
             applied.written += 1
             if new != old:
                 applied.log_times_ms.append(new.log_time_ms)
+        if applied.refused:
+            # Before the offsets: what is kept twice is one letter, what the store has passed by does not come again.
+            self._keep(applied.refused)
         self._store.apply(changes, offsets, now_ms=now_ms)
         self._versions.update({key: latest[key] for key in changes})
         return applied

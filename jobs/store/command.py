@@ -1,0 +1,194 @@
+"""`uic store follow` and `uic store status`: an online store that is written from the snapshots topic."""
+
+import datetime
+import re
+import signal
+from collections.abc import Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from jobs.settings import KafkaSettings, Settings
+from uic.errors import BadInput, UicError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from jobs.store.follow import Follower
+    from uic.bundle import Bundle
+    from uic.store.rocksdb import RocksStore
+
+store_app = typer.Typer(help="The online store: written from the snapshots topic, and looked at.", no_args_is_help=True)
+StoreOption = Annotated[Path | None, typer.Option(help="The online store; default: store.path of uic.yaml.")]
+
+
+@store_app.callback()
+def _store() -> None:
+    """The online store: written from the snapshots topic, and looked at."""
+
+
+@store_app.command("follow")
+def follow_command(
+    ctx: typer.Context,
+    bundle: Annotated[Path, typer.Option(help="The bundle that the job uses: it says which memories fit.")],
+    store: StoreOption = None,
+    shards: Annotated[
+        int | None, typer.Option(help="Make the store of so many shards; default: one, or as it was made.")
+    ] = None,
+    shard: Annotated[
+        str | None, typer.Option(help="Write one shard only, such as 0/2: other processes write the rest.")
+    ] = None,
+    until_end: Annotated[bool, typer.Option("--until-end", help="Stop when all that is there now is applied.")] = False,
+    metrics_port: Annotated[int | None, typer.Option(help="Serve metrics to Prometheus on this port; 0: any free one.")] = None,
+) -> None:
+    """Apply the snapshots topic to the store, and go on until Ctrl-C. Killed at any moment, it goes on exactly where it was.
+
+    How far it is stands in the store. Memories that cannot be used are passed over and kept in <store>.letters.sqlite.
+
+    Example: uic store follow --bundle bundles/first --store store --shard 0/2
+    """
+    from jobs.store.display import Display, summary
+    from jobs.store.follow import Follower, Letters
+    from jobs.store.topic import opened
+    from operators import metrics
+    from uic.bundle import Bundle
+
+    settings: Settings = ctx.obj
+    path = store or settings.store.path
+    model = Bundle.open(bundle)
+    with ExitStack() as stack:
+        topic = stack.enter_context(opened(settings.kafka))
+        stores = open_stores(path, model, topic.source().partitions, shards=shards, shard=shard)
+        for each in stores:
+            stack.callback(each.close)
+        letters = Letters(letters_of(path), settings.kafka.snapshots)
+        stack.callback(letters.close)
+        display = stack.enter_context(Display())
+        if metrics_port is not None:
+            display.say(f"metrics: http://127.0.0.1:{metrics.serve(metrics_port)}/metrics")
+        follower = Follower(
+            topic,
+            stores,
+            model.codec,
+            letters=letters,
+            metrics=metrics.FollowMetrics(),
+            until_end=until_end,
+            say=display.say,
+            show=display.show,
+        )
+        with _stopped_by_signals(follower):
+            is_at_end = follower.run()
+    typer.echo(f"{path}: {summary(follower.progress)}")
+    if until_end and not is_at_end:
+        raise typer.Exit(130)
+
+
+@contextmanager
+def _stopped_by_signals(follower: "Follower") -> "Iterator[None]":
+    before = {each: signal.signal(each, lambda *_: follower.stop()) for each in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def open_stores(
+    path: Path, bundle: "Bundle", partitions: int, *, shards: int | None, shard: str | None
+) -> Sequence["RocksStore"]:
+    """The stores that this process writes: all there are, or the one shard asked for; made where they are not there yet."""
+    from uic.store import sharded
+    from uic.store.rocksdb import RocksStore
+
+    number = None
+    if shard is not None:
+        number, of = parse_shard(shard)
+        if shards not in (None, of):
+            raise BadInput(f"--shards {shards} and --shard {shard}: expected one number of shards, got two")
+        shards = of
+    if sharded.is_sharded(path):
+        shards = sharded.read(path).shards if shards is None else shards
+    if shards is None or (shards == 1 and number is None and not sharded.is_sharded(path)):
+        return [RocksStore.create_or_open(path, bundle.identity)]
+    sharded.make(path, shards=shards, partitions=partitions)
+    if number is not None:
+        return [sharded.open_shard(path, bundle.identity, number)]
+    return sharded.ShardedStore.create_or_open(path, bundle.identity, shards=shards, partitions=partitions).shards
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """`0/2` to 0 and 2; raises BadInput for what is no such part."""
+    match = re.fullmatch(r"(\d{1,4})/(\d{1,4})", text)
+    if match is None or int(match[1]) >= int(match[2]):
+        raise BadInput(f"--shard: expected a number and how many there are, from 0/2 to 1/2 for two shards; got {text!r}")
+    return int(match[1]), int(match[2])
+
+
+def letters_of(path: Path) -> Path:
+    """Where a follower keeps what it refused: beside the store, since the folder itself is RocksDB's."""
+    return path.with_name(f"{path.name}.letters.sqlite")
+
+
+@store_app.command("status")
+def status_command(ctx: typer.Context, store: StoreOption = None) -> None:
+    """Show whose memories a store holds, which topic it follows, how far it is, and what was refused.
+
+    Example: uic store status --store store
+    """
+    from uic.letters import LetterBox
+    from uic.store.sharded import ShardedStore, open_to_read
+
+    settings: Settings = ctx.obj
+    path = store or settings.store.path
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    memories = open_to_read(path)
+    try:
+        parts = list(memories.shards) if isinstance(memories, ShardedStore) else [memories]
+        console.print(f"{path}: layout {memories.identity.layout}, lineage {memories.identity.lineage}, {len(parts)} RocksDB")
+        _print_positions(console, parts, settings.kafka)  # type: ignore[arg-type]  # whatever is not sharded is a RocksStore
+    finally:
+        memories.close()
+    if letters_of(path).exists():
+        box = LetterBox(letters_of(path), writable=False)
+        for (_, reason), count in box.counts().items():
+            console.print(f"refused: {count:,} {reason} ({letters_of(path)})")
+        box.close()
+
+
+def _print_positions(console: Console, parts: Sequence["RocksStore"], kafka: KafkaSettings) -> None:
+    source = next((part.source for part in parts if part.source is not None), None)
+    if source is None:
+        console.print("it follows no topic: a job writes it, or nothing has yet")
+        return
+    console.print(f"follows {source.topic} ({source.partitions} partitions, id {source.topic_id}, cluster {source.cluster_id})")
+    ends: dict[int, int] = {}
+    try:
+        from jobs.store.topic import opened
+
+        with opened(kafka.model_copy(update={"snapshots": source.topic})) as topic:
+            if topic.source() == source:
+                ends = {partition: at.end for partition, at in topic.reach(range(source.partitions)).items()}
+            else:
+                console.print(
+                    f"warning: {kafka.bootstrap} has another topic of this name; `uic store follow` will begin with it"
+                )
+    except UicError as error:
+        console.print(f"how far the topic goes is not known: {error}")
+    table = Table("shard", "partition", "next offset", "end of topic", "to go", "last write")
+    for number, part in enumerate(parts):
+        for partition, position in part.positions().items():
+            end = ends.get(partition)
+            written = datetime.datetime.fromtimestamp(position.written_ms / 1000, tz=datetime.UTC)
+            table.add_row(
+                str(number),
+                str(partition),
+                f"{position.offset:,}",
+                "?" if end is None else f"{end:,}",
+                "?" if end is None else f"{max(0, end - position.offset):,}",
+                written.isoformat(sep=" ", timespec="seconds"),
+            )
+    console.print(table)
