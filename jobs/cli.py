@@ -19,6 +19,7 @@ from jobs.golden import golden_app
 from jobs.job import job_app
 from jobs.score import score_command, user_app
 from jobs.settings import load_settings
+from jobs.store.command import store_app
 from jobs.topics import topics_app
 from jobs.train import evaluate_command, plot_app, train_command
 from jobs.verify import verify_command
@@ -40,6 +41,7 @@ app.add_typer(topics_app, name="topics")
 app.add_typer(job_app, name="job")
 app.add_typer(checkpoint_app, name="checkpoint")
 app.add_typer(dlq_app, name="dlq")
+app.add_typer(store_app, name="store")
 app.add_typer(user_app, name="user")
 app.command("score")(score_command)
 app.command("verify")(verify_command)
