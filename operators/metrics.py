@@ -140,6 +140,16 @@ def _once(kind: Callable[[CollectorRegistry], Collectors], registry: CollectorRe
         return found
 
 
+def release() -> None:
+    """Take this module's collectors out of their registries: it is about to be dropped and imported anew by another job."""
+    with _lock:
+        for registry, made in _made.items():
+            for collectors in made.values():
+                for collector in vars(collectors).values():
+                    registry.unregister(collector)
+        _made.clear()
+
+
 def serve(port: int, host: str = "127.0.0.1") -> int:
     """Serve this process's metrics over HTTP and say on which port; 0 takes any free one. A process has one such server."""
     global _port

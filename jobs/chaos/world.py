@@ -115,6 +115,8 @@ class World:
     def stop_with_savepoint(self) -> Path:
         """`uic job stop`: the savepoint, with the job ended."""
         assert self.record is not None
+        # After a fault the job may still be on its way back, and then no savepoint can be taken.
+        self.cluster.wait_until_running(self.job_id, SETTLE_S)
         return self.cluster.stop(self.job_id, self.job_dir / "checkpoints" / f"run-{self.record.run:06d}")
 
     def worker(self) -> Node:

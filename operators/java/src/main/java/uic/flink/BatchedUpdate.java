@@ -42,6 +42,17 @@ public final class BatchedUpdate extends AbstractStreamOperator<byte[]>
     private static final long serialVersionUID = 1L;
     // The main interpreter's names are shared by all subtasks of this JVM.
     private static final AtomicInteger NEXT_NAME = new AtomicInteger();
+    // The interpreter outlives its jobs: an earlier one, of either plan, leaves a working directory and modules whose files are
+    // gone with it. Without this the next job finds no modules, or runs old code.
+    private static final String CLEAN =
+            String.join(
+                    "\n",
+                    "import os, sys, importlib",
+                    "os.chdir(uic_home)",
+                    "if 'operators.metrics' in sys.modules: sys.modules['operators.metrics'].release()",
+                    "for name in [n for n in sys.modules if n.partition('.')[0] in ('uic', 'operators')]: del sys.modules[name]",
+                    "sys.path[:] = [path for path in sys.path if not path or os.path.exists(path)]",
+                    "importlib.invalidate_caches()");
     private static final int OK = 0;
     private static final int CORRUPT_MEMORY = 2;
     private static final int LOG_TIME_OFFSET = 48; // in a blob, uic/codec.py
@@ -123,6 +134,8 @@ public final class BatchedUpdate extends AbstractStreamOperator<byte[]>
             config.addPythonPaths(pythonPath);
         }
         interpreter = new PythonInterpreter(config.build());
+        interpreter.set("uic_home", System.getProperty("java.io.tmpdir"));
+        interpreter.exec(CLEAN);
         apply = "uic_apply_" + NEXT_NAME.getAndIncrement();
         interpreter.exec("from operators.batched import open_batched as uic_open_batched");
         interpreter.set("uic_settings", settings);
@@ -188,6 +201,7 @@ public final class BatchedUpdate extends AbstractStreamOperator<byte[]>
     @Override
     public void close() throws Exception {
         if (interpreter != null) {
+            interpreter.exec(CLEAN);
             interpreter.close();
             interpreter = null;
         }
