@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from jobs.checkpoint_commands import checkpoint_app
+from jobs.config import config_app
 from jobs.data import data_app
 from jobs.demo import demo_command
 from jobs.dev.command import dev_app
@@ -41,6 +42,7 @@ app.add_typer(topics_app, name="topics")
 app.add_typer(job_app, name="job")
 app.add_typer(checkpoint_app, name="checkpoint")
 app.add_typer(dlq_app, name="dlq")
+app.add_typer(config_app, name="config")
 app.add_typer(store_app, name="store")
 app.add_typer(user_app, name="user")
 app.command("score")(score_command)
