@@ -6,11 +6,17 @@ begin anew with every restart.
 """
 
 import re
+import time
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from jobs.kafka import client_config
 from jobs.settings import KafkaSettings
+from uic.errors import BadInput
+
+if TYPE_CHECKING:
+    from confluent_kafka import Consumer
+    from confluent_kafka.cimpl import TopicPartition
 
 _CURRENT = re.compile(r"\.KafkaSourceReader\.topic\.(?P<topic>.+)\.partition\.(?P<partition>\d+)\.currentOffset$")
 CURRENT = ".currentOffset"
@@ -34,25 +40,35 @@ class Lag(NamedTuple):
 
 def partitions(kafka: KafkaSettings) -> dict[int, Partition]:
     """The partitions of the events topic as the broker has them now; raises BadInput where it cannot be spoken to."""
-    from confluent_kafka import Consumer
+    from confluent_kafka import Consumer, KafkaException
     from confluent_kafka.cimpl import TopicPartition
 
     from jobs import topics
 
-    admin = topics.connect(kafka)
-    there = admin.list_topics(kafka.events, timeout=_WAIT_S).topics[kafka.events].partitions
+    there = topics.connect(kafka).list_topics(timeout=_WAIT_S).topics
+    if kafka.events not in there:
+        raise BadInput(f"Kafka at {kafka.bootstrap}: no topic {kafka.events}; `uic topics create` makes it")
     consumer = Consumer({**client_config(kafka), "group.id": kafka.group, "enable.auto.commit": False, "log_level": 0})
+    give_up_at = time.monotonic() + _WAIT_S
     try:
-        places = [TopicPartition(kafka.events, number) for number in sorted(there)]
-        committed = {each.partition: each.offset for each in consumer.committed(places, timeout=_WAIT_S)} if places else {}
-        found = {}
-        for place in places:
-            first, end = consumer.get_watermark_offsets(place, timeout=_WAIT_S)
-            offset = committed[place.partition]
-            found[place.partition] = Partition(first, end, offset if offset >= 0 else None)
-        return found
+        while True:
+            try:
+                return _partitions(consumer, [TopicPartition(kafka.events, each) for each in there[kafka.events].partitions])
+            except KafkaException as error:
+                # A broker that has just started looks for the group's coordinator first.
+                if time.monotonic() > give_up_at or not error.args[0].retriable():
+                    raise BadInput(f"Kafka at {kafka.bootstrap}: {error.args[0].str()}") from error
+            time.sleep(0.1)
     finally:
         consumer.close()
+
+
+def _partitions(consumer: "Consumer", places: list["TopicPartition"]) -> dict[int, Partition]:
+    found = {}
+    for place in consumer.committed(places, timeout=_WAIT_S):
+        first, end = consumer.get_watermark_offsets(place, timeout=_WAIT_S)
+        found[place.partition] = Partition(first, end, place.offset if place.offset >= 0 else None)
+    return found
 
 
 def read_offsets(metrics: Mapping[str, str], topic: str) -> dict[int, int]:

@@ -181,7 +181,7 @@ class Cluster:
         operation = answer["operation"]
         if "location" not in operation:
             cause = _innermost(operation.get("failure-cause", {}).get("stack-trace", ""))
-            raise JobError(f"{self.url}: job {job_id} made no savepoint: {cause}; the job itself goes on")
+            raise JobError(f"{self.url}: job {job_id} made no savepoint: {cause}")
         return Path(operation["location"].removeprefix("file:"))
 
     def _await_end(self, job_id: str, timeout_s: float) -> None:

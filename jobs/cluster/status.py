@@ -80,7 +80,7 @@ def status(folder: JobFolder, kafka: KafkaSettings, url: str | None = None) -> S
         problems.append(str(error))
     try:
         _ask_kafka(kafka.model_copy(update={"bootstrap": on.bootstrap, "events": on.topic}), on, read, known, problems)
-    except (UicError, KeyError) as error:
+    except UicError as error:
         problems.append(f"lag is not known: {error}")
     state = known.get("state")
     if state in ENDED:
@@ -102,6 +102,12 @@ def _ask_cluster(cluster: Cluster, on: ClusterRecord, known: dict[str, Any], pro
         problems.append(f"no checkpoint was completed: {checkpoints.last_failure}")
     if job.is_over:
         return {}
+    if waiting := [f"{vertex.name} {vertex.state}" for vertex in job.vertices if vertex.state != "RUNNING"]:
+        slots = cluster.overview()
+        problems.append(
+            f"{len(waiting)} of {len(job.vertices)} steps do not run: {', '.join(waiting)}; {slots.slots_available} of "
+            f"{slots.slots_total} slots are free, the job needs {on.parallelism}"
+        )
     known["restarts"] = cluster.restarts(on.job_id)
     known["events_per_s"] = _rate(cluster, job)
     source = job.vertex(_SOURCE)
