@@ -7,24 +7,31 @@ waves, the n-th event of every user at once, because a step for 256 users costs 
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from uic.event import BehaviourEvent
 from uic.memory import Float32, UserMemory
-from uic.update import HasMargin, Outcome, Updater, admit, fingerprints, remember
+from uic.update import HasMargin, Ledger, Outcome, Updater
 
 _WAVE_B = 512
 
 
+class Logged(NamedTuple):
+    """An event and when the log took it in; `accepts_late`: it is to be applied whatever its time."""
+
+    event: BehaviourEvent
+    log_time_ms: int
+    accepts_late: bool = False
+
+
 @dataclass
 class _History:
-    ring: bytes
+    ledger: Ledger
     item_ids: list[int] = field(default_factory=list)
     category_ids: list[int] = field(default_factory=list)
-    last_time_ms: int | None = None
-    log_time_ms: int | None = None
 
 
 @dataclass(frozen=True)
@@ -41,28 +48,29 @@ class Folded:
 
 def fold(updater: Updater, events: Iterable[BehaviourEvent]) -> Folded:
     """Fold events in log order, from the initial memory on; log time is each event's own time, as in event files."""
-    return fold_log(updater, ((event, event.time_ms) for event in events))
+    return fold_log(updater, (Logged(event, event.time_ms) for event in events))
 
 
-def fold_log(updater: Updater, log: Iterable[tuple[BehaviourEvent, int]]) -> Folded:
-    """The same for events that the log took in at a time of its own, in milliseconds, as Kafka does."""
+def fold_log(updater: Updater, log: Iterable[Logged]) -> Folded:
+    """The same for events that the log took in at a time of its own, as Kafka does.
+
+    A user who was idle for too long and came back begins anew; one who did not come back keeps the last memory here.
+    """
     histories: dict[str, _History] = {}
     outcomes: Counter[Outcome] = Counter()
-    for event, log_time_ms in log:
+    for event, log_time_ms, accepts_late in log:
         history = histories.get(event.user_id)
         if history is None:
-            history = histories[event.user_id] = _History(ring=updater.initial.fingerprints)
-        marks = fingerprints(event)
-        outcome, _ = admit(history.ring, history.last_time_ms, event, marks, updater.rules)
+            history = histories[event.user_id] = _History(Ledger(updater.initial.fingerprints))
+        outcome, _ = history.ledger.take(event, log_time_ms, updater.rules, accepts_late=accepts_late)
         outcomes[outcome] += 1
         if outcome is not Outcome.APPLIED:
             continue
-        history.ring = remember(history.ring, len(history.item_ids), marks)
+        if history.ledger.sequence == 1:
+            history.item_ids.clear()
+            history.category_ids.clear()
         history.item_ids.append(event.item_id)
         history.category_ids.append(event.category_id)
-        last_ms = history.last_time_ms
-        history.last_time_ms = event.time_ms if last_ms is None else max(last_ms, event.time_ms)
-        history.log_time_ms = log_time_ms
 
     users = sorted(histories, key=lambda user: -len(histories[user].item_ids))
     memories: dict[str, UserMemory] = {}
@@ -72,13 +80,13 @@ def fold_log(updater: Updater, log: Iterable[tuple[BehaviourEvent, int]]) -> Fol
         states_BF, margin_B = _waves(updater, [histories[user] for user in batch])
         margins |= zip(batch, margin_B.tolist(), strict=True)
         for user, state_F in zip(batch, states_BF, strict=True):
-            history = histories[user]
+            ledger = histories[user].ledger
             memories[user] = UserMemory(
                 state_F=state_F,
-                fingerprints=history.ring,
-                sequence=len(history.item_ids),
-                last_time_ms=history.last_time_ms,
-                log_time_ms=history.log_time_ms,
+                fingerprints=ledger.ring,
+                sequence=ledger.sequence,
+                last_time_ms=ledger.last_time_ms,
+                log_time_ms=ledger.log_time_ms,
                 bundle_version=updater.bundle_version,
             )
     return Folded(memories, outcomes, margins)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from itertools import accumulate
 
 import numpy as np
 from drawn import event, updater
@@ -9,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uic.event import BehaviourEvent
-from uic.fold import fold, fold_log
+from uic.fold import Logged, fold, fold_log
 from uic.memory import UserMemory
-from uic.update import Outcome, Updater
+from uic.update import Outcome, Rules, Updater
 
 STREAMS = st.lists(
     st.builds(
@@ -26,17 +27,19 @@ STREAMS = st.lists(
 )
 
 
-def one_by_one(
-    center: Updater, events: list[BehaviourEvent], log_times_ms: list[int] | None = None
-) -> tuple[dict[str, UserMemory], Counter[Outcome]]:
+def one_by_one(center: Updater, log: list[Logged]) -> tuple[dict[str, UserMemory], Counter[Outcome]]:
     blobs: dict[str, bytes] = {}
     outcomes: Counter[Outcome] = Counter()
-    for each, log_time_ms in zip(events, log_times_ms or [each.time_ms for each in events], strict=True):
-        update = center.update(blobs.get(each.user_id), each, log_time_ms=log_time_ms)
+    for each, log_time_ms, accepts_late in log:
+        update = center.update(blobs.get(each.user_id), each, log_time_ms=log_time_ms, accepts_late=accepts_late)
         outcomes[update.outcome] += 1
         if update.blob is not None:
             blobs[each.user_id] = update.blob
     return {user: center.codec.decode(blob) for user, blob in blobs.items()}, outcomes
+
+
+def by_their_own_times(events: list[BehaviourEvent]) -> list[Logged]:
+    return [Logged(each, each.time_ms) for each in events]
 
 
 @settings(max_examples=200)
@@ -46,7 +49,7 @@ def test_a_fold_equals_the_events_applied_one_by_one_exactly(
 ) -> None:
     center = updater(ring_size=ring_size, lateness_ms=lateness_ms, accept_late=accept_late)
     folded = fold(center, events)
-    memories, outcomes = one_by_one(center, events)
+    memories, outcomes = one_by_one(center, by_their_own_times(events))
     assert folded.outcomes == outcomes
     assert folded.memories.keys() == memories.keys()
     for user, memory in memories.items():
@@ -54,14 +57,20 @@ def test_a_fold_equals_the_events_applied_one_by_one_exactly(
         assert center.codec.encode(folded.memories[user]) == center.codec.encode(memory)
 
 
-@given(STREAMS, st.integers(0, 30))
-def test_a_fold_of_a_log_keeps_the_logs_own_times(events: list[BehaviourEvent], lateness_ms: int) -> None:
-    center = updater(lateness_ms=lateness_ms)
-    log_times_ms = [1000 + place // 3 for place in range(len(events))]
-    folded = fold_log(center, zip(events, log_times_ms, strict=True))
-    memories, outcomes = one_by_one(center, events, log_times_ms)
+@given(STREAMS, st.integers(0, 30), st.sampled_from([None, 0, 1, 3]), st.data())
+def test_a_fold_of_a_log_keeps_the_logs_own_times_and_what_it_says_of_late_events(
+    events: list[BehaviourEvent], lateness_ms: int, idle_after_ms: int | None, data: st.DataObject
+) -> None:
+    center = updater(rules=Rules(lateness_ms=lateness_ms, idle_after_ms=idle_after_ms))
+    steps = data.draw(st.lists(st.integers(0, 2), min_size=len(events), max_size=len(events)))
+    log = [
+        Logged(each, 1000 + log_time_ms, data.draw(st.booleans()))
+        for each, log_time_ms in zip(events, accumulate(steps), strict=True)
+    ]
+    folded = fold_log(center, log)
+    memories, outcomes = one_by_one(center, log)
     assert folded.outcomes == outcomes
-    blobs = {user: center.codec.encode(memory) for user, memory in folded.memories.items() if memory.sequence}
+    blobs = {user: center.codec.encode(memory) for user, memory in folded.memories.items()}
     assert blobs == {user: center.codec.encode(memory) for user, memory in memories.items()}
 
 
@@ -69,7 +78,7 @@ def test_more_users_than_one_wave_holds_are_all_folded() -> None:
     center = updater()
     events = [event(1000 + t, item_id=10 + t, user_id=f"u{user}") for t in range(3) for user in range(0, 1100, t + 1)]
     folded = fold(center, events)
-    memories, _ = one_by_one(center, events)
+    memories, _ = one_by_one(center, by_their_own_times(events))
     assert len(folded.memories) == 1100
     assert all(center.codec.encode(folded.memories[user]) == center.codec.encode(memories[user]) for user in memories)
 
