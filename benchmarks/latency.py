@@ -1,0 +1,64 @@
+"""From the log taking an event in to its memory being readable in the store, at a steady rate."""
+
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmarks.cluster import Bench, measure
+from benchmarks.load import Load
+from jobs.produce import produce
+from uic.errors import JobError
+
+RATE = 1000
+_SETTLE_S = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """Milliseconds over all memories written; `behind_s`: how far the sender fell behind its rate at worst."""
+
+    memories: int
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    max_ms: float
+    behind_s: float
+
+
+def latency(bench: Bench, *, users: int, warm: int, seconds: float, interval_s: float) -> Latency:
+    """`warm` events as fast as they go, so that the JVM has compiled what it will; then RATE a second for `seconds`."""
+    warm_up = Load(users=users, zipf=None, drawn=warm)
+    bench.fill(warm_up)
+    kafka = bench.topics(warm_up.name)
+    running = bench.submit(kafka, plan="batched", backend="hashmap", interval_s=interval_s)
+    store, out = bench.root / "latency-store", bench.root / "ages.npy"
+    follower = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.follower", kafka.model_dump_json(), str(bench.bundle), str(store), str(out)]
+    )
+    try:
+        measure(running, begin=warm_up.total, end=warm_up.total, warm_s=0, window_s=1)
+        time.sleep(_SETTLE_S)
+        started = time.time()
+        events = warm_up.draw(int(RATE * seconds), warm_up.total)
+        produced = produce(kafka, iter(events), rate=RATE)
+        time.sleep(_SETTLE_S)
+    finally:
+        follower.terminate()
+        if follower.wait(30) != 0:
+            raise JobError("the follower has failed; its words stand above")
+        running.cluster.cancel(running.job_id)
+        bench.drop(kafka.events, kafka.snapshots)
+    readable_s, ages_s = np.load(out)
+    ages_ms = 1000 * ages_s[readable_s > started + _SETTLE_S]
+    p50, p90, p99 = np.percentile(ages_ms, [50, 90, 99]).tolist()
+    return Latency(
+        memories=len(ages_ms),
+        p50_ms=p50,
+        p90_ms=p90,
+        p99_ms=p99,
+        max_ms=float(ages_ms.max()),
+        behind_s=produced.behind_s,
+    )
