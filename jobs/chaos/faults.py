@@ -24,18 +24,18 @@ def nothing(world: World) -> None:
 
 
 def kill_taskmanager(world: World) -> None:
-    _kill_worker(world, at_share=world.rng.uniform(0.2, 0.6))
+    kill_worker(world, at_share=world.rng.uniform(0.2, 0.6))
 
 
 def kill_during_checkpoint(world: World) -> None:
     world.wait_until_sent(0.3)
     world.wait(lambda: world.cluster.checkpoints(world.job_id).in_progress > 0, "a checkpoint to kill into")
-    _kill_worker(world, at_share=0)
+    kill_worker(world, at_share=0)
 
 
 def kill_ten_times(world: World) -> None:
     for _ in range(10):
-        _kill_worker(world, at_share=0.1)
+        kill_worker(world, at_share=0.1)
         time.sleep(world.rng.uniform(0, 3))
 
 
@@ -109,7 +109,8 @@ def change_plan(world: World) -> None:
         world.submit(resumes=True, plan=plan, backend=backend)
 
 
-def _kill_worker(world: World, at_share: float) -> None:
+def kill_worker(world: World, at_share: float = 0.0) -> None:
+    """kill -9 of the TaskManager that runs the job, once this share of the load is in Kafka."""
     world.wait_until_sent(at_share)
     node = world.worker()
     node.kill()

@@ -42,6 +42,7 @@ class Case:
     parallelism: int = 1
     checkpoint_interval_s: float = 1.0
     seed: int = 0
+    idle_after_s: int | None = None
     flink: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -88,7 +89,7 @@ class World:
 
     def start(self) -> None:
         """Topics, job, follower, and the load that goes on while faults happen."""
-        self.root.mkdir(parents=True)
+        self.root.mkdir(parents=True, exist_ok=True)
         topics.create(self.kafka)
         self.submit(resumes=False)
         self.start_follower()
@@ -109,7 +110,8 @@ class World:
             "flink": dict(case.flink),
             **changes,
         }
-        settings = Settings(kafka=self.kafka, stream=StreamSettings(lateness_s=case.spec.lateness_ms // 1000))
+        stream = StreamSettings(lateness_s=case.spec.lateness_ms // 1000, idle_after_s=case.idle_after_s)
+        settings = Settings(kafka=self.kafka, stream=stream)
         self.record = submit(settings, Submission(**options), resumes=resumes)  # type: ignore[arg-type]  # by name
 
     def stop_with_savepoint(self) -> Path:

@@ -26,12 +26,15 @@ START_MS = 1_700_000_000_000
 SIZES = {"event_width": 4, "controller_units": 4, "slots": 4, "slot_width": 4, "output_width": 4}
 
 
-def make_bundle(path: Path, *, lineage: str = "toy", slots: int = 4) -> Path:
-    """A bundle whose step is state / 2 + item row + category row / 4: exact in float32, and the order of events matters."""
+def make_bundle(path: Path, *, lineage: str = "toy", slots: int = 4, is_broken: bool = False) -> Path:
+    """A bundle whose step is state / 2 + item row + category row / 4: exact in float32, and the order of events matters.
+
+    `is_broken`: its step takes states of another size, so the first event is a Python exception within the job.
+    """
     variant = Variant(**{**SIZES, "slots": slots})  # type: ignore[arg-type]  # all of them are sizes
     layout = MemoryLayout(variant)
     with artefact.new_directory(path, KIND) as folder:
-        (folder / "step.onnx").write_bytes(_step_graph(layout.size_F))
+        (folder / "step.onnx").write_bytes(_step_graph(layout.size_F + is_broken))
         (folder / "score.onnx").write_bytes(b"unused")
         (folder / "embeddings.bin").write_bytes(b"")
         np.savez(folder / "vocabulary.npz", item_ids=ITEMS, category_ids=CATEGORIES)

@@ -219,10 +219,12 @@ public final class BatchedUpdate extends AbstractStreamOperator<byte[]>
         }
         byte[] answer = (byte[]) interpreter.invoke(apply, (Object) request(blobs));
         if (answer[0] != OK) {
-            String traceback = new String(answer, 1, answer.length - 1, StandardCharsets.UTF_8);
-            FlinkRuntimeException cause = new FlinkRuntimeException("a batch of events could not be applied:\n" + traceback);
-            // The same checkpoint would give the same bytes again: whoever resumes must take an older one.
-            throw answer[0] == CORRUPT_MEMORY ? new SuppressRestartsException(cause) : cause;
+            String why = new String(answer, 1, answer.length - 1, StandardCharsets.UTF_8);
+            if (answer[0] == CORRUPT_MEMORY) {
+                // The same checkpoint would give the same bytes again: whoever resumes must take an older one.
+                throw new SuppressRestartsException(new FlinkRuntimeException(why));
+            }
+            throw new FlinkRuntimeException("a batch of events could not be applied:\n" + why);
         }
         take(ByteBuffer.wrap(answer).order(ByteOrder.LITTLE_ENDIAN).position(1), blobs);
         places.clear();

@@ -1,0 +1,20 @@
+"""The real cluster that the scenarios share: Kafka, a JobManager and three TaskManagers of one slot."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import toy
+
+from jobs.dev.stack import DevStack
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
+    with DevStack(tmp_path_factory.mktemp("stack"), taskmanagers=3) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def toy_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return toy.make_bundle(tmp_path_factory.mktemp("bundle") / "toy")

@@ -1,0 +1,230 @@
+"""The job on a real Flink cluster, from a real Kafka, while things go wrong; the proof is that of `uic chaos`.
+
+Several faults share one load here, so that all of it takes minutes; `uic chaos` runs each alone, longer, and over again.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import toy
+
+from jobs import blobs, topics
+from jobs.chaos import faults
+from jobs.chaos.command import run_case
+from jobs.chaos.proof import Proof
+from jobs.chaos.world import Case, World, environment_of
+from jobs.checkpoints import form_of, memories_of
+from jobs.dev.stack import DevStack
+from jobs.produce import produce
+from operators import condemned
+from uic.errors import JobError
+from uic.store.sharded import open_to_read
+from uic.synthetic.spec import SyntheticSpec
+
+SEED = 7
+
+
+def case(name: str, *, plan: str = "batched", backend: str = "hashmap", events: int, rate: float, **changes: Any) -> Case:
+    """A load of everything that an event can be: duplicates, disorder, late events, poison, a hot user."""
+    shares = {"zipf": 1.1, "duplicates": 0.05, "disorder": 0.05, "too_late": 0.02, "poison": 0.03, "hot_share": 0.1}
+    spec = {"users": 300, "items": 200, "categories": 10, "seed": SEED, **shares, **changes.pop("spec", {})}
+    return Case(
+        fault=name, plan=plan, backend=backend, spec=SyntheticSpec(events=events, **spec), rate=rate, seed=SEED, **changes
+    )
+
+
+def check(proof: Proof) -> None:
+    assert proof.wrong == []
+    assert proof.applied > 0
+    assert proof.left["late"] > 0
+    assert proof.left["dead"] > 0
+
+
+@pytest.fixture
+def world(stack: DevStack, tmp_path: Path, toy_bundle: Path, request: pytest.FixtureRequest) -> Iterator[World]:
+    """A world of the test's own case, its job started."""
+    made = World(stack, tmp_path, toy_bundle, request.param, print)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.close()
+
+
+def test_a_batched_job_survives_kills_of_everything_around_it(stack: DevStack, tmp_path: Path, toy_bundle: Path) -> None:
+    mixed = case("kills", backend="rocksdb", events=40_000, rate=1_500)
+    acts = (faults.kill_during_checkpoint, faults.kill_follower, faults.restart_broker, faults.kill_jobmanager)
+    check(run_case(stack, tmp_path, toy_bundle, mixed, print, *acts))
+
+
+def test_a_job_moves_between_plans_and_backends_and_survives_a_pause(stack: DevStack, tmp_path: Path, toy_bundle: Path) -> None:
+    mixed = case("moves", plan="per-event", events=30_000, rate=1_000)
+    check(run_case(stack, tmp_path, toy_bundle, mixed, print, faults.pause_taskmanager, faults.change_plan))
+
+
+def test_a_job_is_rescaled_up_and_down_under_a_load_of_mostly_trouble(
+    stack: DevStack, tmp_path: Path, toy_bundle: Path
+) -> None:
+    trouble = {"duplicates": 0.4, "disorder": 0.1, "too_late": 0.05, "poison": 0.1, "hot_share": 0.5}
+    mixed = case("rescale", events=40_000, rate=2_000, spec=trouble)
+    check(run_case(stack, tmp_path, toy_bundle, mixed, print, faults.rescale))
+
+
+@pytest.mark.parametrize("world", [case("flip", events=40_000, rate=1_000, spec={"users": 30})], indirect=True)
+def test_a_flipped_bit_fails_the_job_with_the_checkpoints_name_and_resume_takes_an_older_one(world: World) -> None:
+    # Flink itself restores the changed file without a word; the memory's own CRC notices.
+    flipped = []
+    world.wait_for_checkpoint()
+    world.wait_for_checkpoint()
+    for _ in range(5):
+        world.wait_for_checkpoint()
+        last = world.cluster.checkpoints(world.job_id).last
+        assert last is not None
+        flip_a_bit(Path(last.path), world.bundle)
+        flipped.append(Path(last.path).name)
+        faults.kill_worker(world)
+        try:
+            world.wait(lambda: world.cluster.job(world.job_id).state == "FAILED", "the job's failure", within_s=20)
+            break
+        except JobError:
+            continue  # a newer checkpoint was complete before the kill
+    failure = world.cluster.last_failure(world.job_id)
+    assert failure is not None
+    named = [entry.checkpoint for entry in condemned.read(world.job_dir)]
+    assert [Path(path).name for path in named] == flipped[-1:]
+    assert flipped[-1] in failure.cause
+    assert "ChecksumMismatch" in failure.cause
+    world.submit(resumes=True)
+    assert world.cluster.checkpoints(world.job_id).restored_from not in named
+    world.settle()
+    check(world.prove())
+
+
+def test_an_exception_in_python_fails_the_task_with_its_traceback_in_the_log(stack: DevStack, tmp_path: Path) -> None:
+    broken = toy.make_bundle(tmp_path / "bundle", is_broken=True)
+    never = {"restart-strategy.type": "none"}
+    world = World(stack, tmp_path, broken, case("broken", events=100, rate=1_000, flink=never), print)
+    try:
+        world.start()
+        worker = world.worker()
+        world.wait(lambda: world.cluster.job(world.job_id).state == "FAILED", "the job's failure")
+        failure = world.cluster.last_failure(world.job_id)
+        assert failure is not None
+        assert failure.python is not None
+        assert "uic/batch.py" in failure.python
+        assert "Traceback (most recent call last)" in worker.log.read_text(errors="replace")
+    finally:
+        world.close()
+
+
+def test_idle_users_leave_state_and_store_and_a_replay_by_the_other_plan_makes_the_same_store(
+    stack: DevStack, tmp_path: Path, toy_bundle: Path
+) -> None:
+    first = World(stack, tmp_path, toy_bundle, idle_case("idle", "per-event"), print)
+    again = World(stack, tmp_path, toy_bundle, idle_case("idle-again", "batched"), print)
+    try:
+        first.start()
+        first.settle()
+        left = set(stored(first))
+        time.sleep(IDLE_S + 1)
+        # New users on every partition, twice: the log's own clock has to pass the idle ones everywhere.
+        for _ in range(2):
+            produce(first.kafka, [visit(user) for user in range(40)], rate=None)
+            time.sleep(0.5)
+        first.wait(lambda: left.isdisjoint(stored(first)), "the leaving of idle users")
+        assert set(stored(first)) == {f"visitor {user}" for user in range(40)}
+
+        again.kafka = again.kafka.model_copy(update={"events": first.kafka.events})
+        again.root.mkdir()
+        topics.create(again.kafka)
+        again.submit(resumes=False)
+        again.wait(lambda: stored(again) == stored(first), "the same store from a replay")
+        savepoint = again.stop_with_savepoint()
+        form = form_of(toy_bundle)
+        assert form is not None
+        assert sorted(memories_of(savepoint, form)) == sorted(stored(again).values())
+    finally:
+        first.close()
+        again.close()
+
+
+IDLE_S = 3
+
+
+def idle_case(name: str, plan: str) -> Case:
+    return case(name, plan=plan, events=2_000, rate=2_000, idle_after_s=IDLE_S)
+
+
+def visit(user: int) -> tuple[bytes, bytes]:
+    name = f"visitor {user}"
+    event = {"user_id": name, "item_id": 1, "category_id": 1, "behaviour": "click", "time_ms": time.time_ns() // 1_000_000}
+    return name.encode(), json.dumps(event).encode()
+
+
+def stored(world: World) -> dict[str, bytes]:
+    """What the store holds once the snapshots topic is applied to its end."""
+    world.kill_follower()
+    command = [
+        sys.executable,
+        "-m",
+        "jobs.cli",
+        "store",
+        "follow",
+        "--bundle",
+        world.bundle,
+        "--store",
+        world.store,
+        "--until-end",
+    ]
+    subprocess.run(command, env=environment_of(world.kafka), check=True, capture_output=True)
+    store = open_to_read(world.store)
+    try:
+        return {user: blob for user in store.users() if (blob := store.read(user)) is not None}
+    finally:
+        store.close()
+
+
+def test_a_full_checkpoint_disk_costs_checkpoints_and_no_event(stack: DevStack, tmp_path: Path, toy_bundle: Path) -> None:
+    world = World(stack, tmp_path, toy_bundle, case("full", events=20_000, rate=1_500), print)
+    world.job_dir.mkdir(parents=True)
+    # Only root may mount; the tests of a container and of CI are run by root.
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=320m", "tmpfs", world.job_dir], check=True)
+    try:
+        world.start()
+        world.wait_for_checkpoint()
+        filler = world.job_dir / "filler"
+        fill(filler)
+        world.wait(lambda: world.cluster.checkpoints(world.job_id).failed > 0, "a checkpoint to fail")
+        filler.unlink()
+        world.wait_for_checkpoint()
+        world.settle()
+        check(world.prove())
+    finally:
+        world.close()
+        subprocess.run(["umount", "--lazy", world.job_dir], check=True)
+
+
+def fill(path: Path) -> None:
+    """Write until nothing more goes onto the disk."""
+    written = subprocess.run(["dd", "if=/dev/zero", f"of={path}", "bs=1M"], capture_output=True, text=True, check=False)
+    assert "No space left" in written.stderr
+
+
+def flip_a_bit(checkpoint: Path, bundle: Path) -> None:
+    """One bit within one memory of a checkpoint's files."""
+    form = form_of(bundle)
+    for path in sorted(each for each in checkpoint.iterdir() if each.is_file()):
+        data = bytearray(path.read_bytes())
+        found = next(iter(blobs.find(bytes(data), form)), None)
+        if found is not None:
+            assert form is not None
+            data[found.offset + form.size // 2] ^= 0x10
+            path.write_bytes(data)
+            return
+    raise AssertionError(f"{checkpoint}: no memory in it")
