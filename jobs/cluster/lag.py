@@ -7,8 +7,8 @@ begin anew with every restart.
 
 import re
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from jobs.kafka import client_config
 from jobs.settings import KafkaSettings
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _CURRENT = re.compile(r"\.KafkaSourceReader\.topic\.(?P<topic>.+)\.partition\.(?P<partition>\d+)\.currentOffset$")
 CURRENT = ".currentOffset"
 _WAIT_S = 6.0
+_NOT_YET = (3, 5, 6, 14, 15, 16)  # unknown partition, no leader, not the leader, coordinator loading, none, another
+T = TypeVar("T")
 
 
 class Partition(NamedTuple):
@@ -40,7 +42,7 @@ class Lag(NamedTuple):
 
 def partitions(kafka: KafkaSettings) -> dict[int, Partition]:
     """The partitions of the events topic as the broker has them now; raises BadInput where it cannot be spoken to."""
-    from confluent_kafka import Consumer, KafkaException
+    from confluent_kafka import Consumer
     from confluent_kafka.cimpl import TopicPartition
 
     from jobs import topics
@@ -49,18 +51,25 @@ def partitions(kafka: KafkaSettings) -> dict[int, Partition]:
     if kafka.events not in there:
         raise BadInput(f"Kafka at {kafka.bootstrap}: no topic {kafka.events}; `uic topics create` makes it")
     consumer = Consumer({**client_config(kafka), "group.id": kafka.group, "enable.auto.commit": False, "log_level": 0})
-    give_up_at = time.monotonic() + _WAIT_S
+    places = [TopicPartition(kafka.events, each) for each in there[kafka.events].partitions]
     try:
-        while True:
-            try:
-                return _partitions(consumer, [TopicPartition(kafka.events, each) for each in there[kafka.events].partitions])
-            except KafkaException as error:
-                # A broker that has just started looks for the group's coordinator first.
-                if time.monotonic() > give_up_at or not error.args[0].retriable():
-                    raise BadInput(f"Kafka at {kafka.bootstrap}: {error.args[0].str()}") from error
-            time.sleep(0.1)
+        return patiently(kafka, lambda: _partitions(consumer, places))
     finally:
         consumer.close()
+
+
+def patiently(kafka: KafkaSettings, ask: Callable[[], T]) -> T:
+    """Ask again where the broker is not ready yet, as just after its start or a topic's making; raises BadInput in the end."""
+    from confluent_kafka import KafkaException
+
+    give_up_at = time.monotonic() + _WAIT_S
+    while True:
+        try:
+            return ask()
+        except KafkaException as error:
+            if time.monotonic() > give_up_at or not (error.args[0].retriable() or error.args[0].code() in _NOT_YET):
+                raise BadInput(f"Kafka at {kafka.bootstrap}: {error.args[0].str()}") from error
+        time.sleep(0.1)
 
 
 def _partitions(consumer: "Consumer", places: list["TopicPartition"]) -> dict[int, Partition]:

@@ -101,7 +101,7 @@ def await_status(job: Callable[..., Any], wanted: Callable[[dict[str, Any]], boo
 
 @pytest.mark.timeout(500)
 def test_a_job_is_told_from_its_start_through_a_lost_worker_to_its_stop_and_its_end(
-    world: World, job: Callable[..., Any]
+    world: World, job: Callable[..., Any], uic: Uic
 ) -> None:
     world.send(0, 200)
     job_id = world.submit("submit", "--parallelism", "1")
@@ -114,6 +114,11 @@ def test_a_job_is_told_from_its_start_through_a_lost_worker_to_its_stop_and_its_
     assert "0 events not covered by a checkpoint" in shown.out
     (listed,) = json.loads(job("list", "--output", "json").out)
     assert (listed["id"], listed["name"], listed["state"], listed["running_tasks"]) == (job_id, "uic", "RUNNING", 2)
+
+    doctor = uic("--config", world.config, "doctor", "--require", "cluster", "--require", "topics", "--output", "json")
+    found = {(each["area"], each["level"]) for each in json.loads(doctor.out)}
+    assert doctor.code == 0, doctor.out
+    assert {(area, "ok") for area in ("bundle", "job", "cluster", "kafka", "topics", "partitioner")} <= found
 
     # The only worker dies: nothing is read, and that is what is said.
     world.stack.taskmanagers[0].kill()
