@@ -14,6 +14,7 @@ from jobs.data import data_app
 from jobs.demo import demo_command
 from jobs.dev.command import dev_app
 from jobs.dlq import dlq_app
+from jobs.doctor.command import doctor_command
 from jobs.events import events_app
 from jobs.export import export_command
 from jobs.golden import golden_app
@@ -43,6 +44,7 @@ app.add_typer(job_app, name="job")
 app.add_typer(checkpoint_app, name="checkpoint")
 app.add_typer(dlq_app, name="dlq")
 app.add_typer(config_app, name="config")
+app.command("doctor")(doctor_command)
 app.add_typer(store_app, name="store")
 app.add_typer(user_app, name="user")
 app.command("score")(score_command)
