@@ -13,9 +13,12 @@ import typer
 from uic.errors import JobError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jobs.cluster.rest import Cluster
     from jobs.cluster.status import Status
     from jobs.folder import JobFolder
+    from jobs.settings import KafkaSettings
 
 _JobDir = Annotated[Path | None, typer.Option(help="The job's folder; default: stream.job_dir of uic.yaml.")]
 _Url = Annotated[str | None, typer.Option("--cluster", help="REST address of the JobManager; default: where it was submitted.")]
@@ -91,7 +94,10 @@ def stop_command(
     ctx: typer.Context,
     job_dir: _JobDir = None,
     cluster: _Url = None,
-    timeout_s: Annotated[float, typer.Option(min=1, help="How long the savepoint may take.")] = 600,
+    caught_up: Annotated[
+        bool, typer.Option("--caught-up", help="First wait until a checkpoint covers all that is in the events topic now.")
+    ] = False,
+    timeout_s: Annotated[float, typer.Option(min=1, help="How long the savepoint may take, and the wait before it.")] = 600,
 ) -> None:
     """Stop a submitted job in order, its whole state in a savepoint in its folder; prints where. `uic job resume` goes on.
 
@@ -103,6 +109,8 @@ def stop_command(
     with folder.locked(30, lambda text: typer.echo(text, err=True)):
         client, job_id, run = _alive(folder, cluster)
         with Console(stderr=True, highlight=False).status("stopping") as shown:
+            if caught_up:
+                _await_caught_up(ctx.obj.kafka, client, job_id, timeout_s, shown.update)
             path = client.stop(
                 job_id,
                 folder.checkpoints_of(run),
@@ -127,6 +135,27 @@ def cancel_command(ctx: typer.Context, job_dir: _JobDir = None, cluster: _Url = 
         typer.echo(f"kept: {path}")
     if not kept:
         typer.echo("no checkpoint of this run was completed before it was cancelled")
+
+
+def _await_caught_up(
+    kafka: "KafkaSettings", client: "Cluster", job_id: str, timeout_s: float, say: "Callable[[str], None]"
+) -> None:
+    """Wait until a completed checkpoint covers every event that is in the topic now; raises JobError where it does not come."""
+    from jobs.cluster.lag import partitions
+
+    goal = {number: each.end for number, each in partitions(kafka).items() if each.end > each.first}
+    give_up_at = time.monotonic() + timeout_s
+    while True:
+        now = partitions(kafka)
+        left = sum(max(0, end - (now[number].committed or now[number].first)) for number, end in goal.items())
+        if left == 0:
+            return
+        if not client.is_alive(job_id):
+            raise JobError(f"job {job_id} has ended with {left:,} events not applied; `uic job status` says why")
+        if time.monotonic() > give_up_at:
+            raise JobError(f"job {job_id}: after {timeout_s:.0f} s no checkpoint covers the last {left:,} events; it runs on")
+        say(f"{left:,} events to go before it can stop")
+        time.sleep(0.2)
 
 
 def _folder(ctx: typer.Context, job_dir: Path | None) -> "JobFolder":
