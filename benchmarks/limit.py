@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass
 
 from benchmarks.load import START_MS, Load, Record
+from operators.allocator import keep_freed_memory
 from uic.batch import Arrival, BatchUpdater
 from uic.bundle import Bundle
 from uic.runtime import OnnxStep
@@ -28,6 +29,7 @@ class Limit:
 
 def run(bundle: Bundle, load: Load, *, batch: int, count: int) -> Limit:
     """Parse, step, codec and CRC over `count` events of the load, every user of which has a memory already."""
+    keep_freed_memory()
     updater = updater_of(bundle)
     memories = first_memories(updater, load.users)
     events = load.draw(count + _WARM, load.users)

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from operators import condemned, failure, metrics, progress
+from operators.allocator import keep_freed_memory
 from operators.metrics import StreamMetrics
 from operators.publish import Direct, Publisher, Records, read_keep_at
 from operators.settings import UpdateSettings
@@ -29,6 +30,7 @@ class Worker:
     """An opened update operator, without Flink."""
 
     def __init__(self, settings: UpdateSettings) -> None:
+        keep_freed_memory()
         self._settings = settings
         self._job_dir = Path(settings.job_dir)
         self.checkpoint = restored_checkpoint(settings)

@@ -45,11 +45,14 @@ class BatchUpdate(NamedTuple):
     step_s: float
 
 
-class _Wave(NamedTuple):
+class _Steps(NamedTuple):
+    """The events to apply, in log order, column by column. `waves`: which wave of steps each belongs to."""
+
+    waves: list[int]
     users: list[int]
     items: list[int]
     categories: list[int]
-    begins: list[bool]
+    begins: list[int]
 
 
 class _Open(NamedTuple):
@@ -76,61 +79,52 @@ class BatchUpdater:
         """
         accepted, max_ahead_ms, rules = self._accepted, self._max_ahead_ms, self.updater.rules
         opened = self._open(users, blobs)
-        waves: list[_Wave] = []
+        ledgers = opened.ledgers
+        steps = _Steps([], [], [], [], [])
         next_wave = [0] * len(users)
         left: list[Left] = []
-        outcomes: Counter[str] = Counter()
         for place, (user, log_time_ms, accepts_late, payload) in enumerate(events):
             try:
                 event = parse_event(payload, now_ms=log_time_ms, accepted=accepted, max_ahead_ms=max_ahead_ms, key=users[user])
             except InvalidEvent as error:
                 left.append(Left(place, "dead", error.reason, str(error)))
                 continue
-            ledger = opened.ledgers[user]
+            ledger = ledgers[user]
             outcome, detail = ledger.take(event, log_time_ms, rules, accepts_late=accepts_late)
-            if outcome is Outcome.APPLIED:
-                if next_wave[user] == len(waves):
-                    waves.append(_Wave([], [], [], []))
-                wave = waves[next_wave[user]]
-                next_wave[user] += 1
-                wave.users.append(user)
-                wave.items.append(event.item_id)
-                wave.categories.append(event.category_id)
-                wave.begins.append(ledger.sequence == 1)
-            else:
+            if outcome is not Outcome.APPLIED:
                 left.append(Left(place, outcome.value, outcome.value, detail))
+                continue
+            if ledger.sequence == 1:
+                steps.begins.append(len(steps.users))
+            steps.waves.append(next_wave[user])
+            next_wave[user] += 1
+            steps.users.append(user)
+            steps.items.append(event.item_id)
+            steps.categories.append(event.category_id)
         started = time.perf_counter()
-        self._step(opened.states_UF, waves)
+        self._step(opened.states_UF, steps)
         step_s = time.perf_counter() - started
-        outcomes.update(each.kind for each in left)
-        outcomes[Outcome.APPLIED.value] = len(events) - len(left)
-        # The first wave holds every user of whom anything was applied.
-        changed = waves[0].users if waves else []
+        outcomes = Counter(each.kind for each in left)
+        outcomes[Outcome.APPLIED.value] = len(steps.users)
+        changed = [user for user, wave in enumerate(next_wave) if wave > 0]
         return BatchUpdate(self._close(changed, opened), left, outcomes, step_s)
 
     def _open(self, users: Sequence[str], blobs: Sequence[bytes | None]) -> _Open:
-        updater = self.updater
-        empty = updater.initial
+        empty = self.updater.initial
+        present = [place for place, blob in enumerate(blobs) if blob is not None]
+        columns = self._decode(users, present, [blob for blob in blobs if blob is not None])
+        times = zip(columns.rings, columns.sequences, columns.last_times_ms, columns.log_times_ms, strict=True)
+        known = [Ledger(ring, sequence, _time(last_ms), _time(log_ms)) for ring, sequence, last_ms, log_ms in times]
+        if len(present) == len(users):
+            return _Open(known, columns.generations, columns.states_BF.copy())
         ledgers = [Ledger.of(empty) for _ in users]
         generations = [empty.generation] * len(users)
-        states_UF = np.empty((len(users), updater.codec.layout.size_F), dtype=np.float32)
-        present = [place for place, blob in enumerate(blobs) if blob is not None]
-        if len(present) < len(users):
-            states_UF[:] = empty.state_F
-        if present:
-            columns = self._decode(users, present, [blob for blob in blobs if blob is not None])
-            states_UF[present] = columns.states_BF
-            for place, ring, sequence, last_ms, log_ms, generation in zip(
-                present,
-                columns.rings,
-                columns.sequences,
-                columns.last_times_ms,
-                columns.log_times_ms,
-                columns.generations,
-                strict=True,
-            ):
-                ledgers[place] = Ledger(ring, sequence, _time(last_ms), _time(log_ms))
-                generations[place] = generation
+        for place, ledger, generation in zip(present, known, columns.generations, strict=True):
+            ledgers[place] = ledger
+            generations[place] = generation
+        states_UF = np.empty((len(users), self.updater.codec.layout.size_F), dtype=np.float32)
+        states_UF[:] = empty.state_F
+        states_UF[present] = columns.states_BF
         return _Open(ledgers, generations, states_UF)
 
     def _decode(self, users: Sequence[str], present: Sequence[int], blobs: Sequence[bytes]) -> Columns:
@@ -145,16 +139,27 @@ class BatchUpdater:
                     raise type(error)(f"user {users[place]!r}: {error}") from None
             raise
 
-    def _step(self, states_UF: Float32, waves: "list[_Wave]") -> None:
+    def _step(self, states_UF: Float32, steps: _Steps) -> None:
+        """Take the steps in waves: within one, every user comes once at most."""
+        if not steps.users:
+            return
         updater = self.updater
-        for wave in waves:
-            users_B = np.array(wave.users)
+        waves_E = np.array(steps.waves)
+        order_E = np.argsort(waves_E, kind="stable")
+        users_E = np.array(steps.users)[order_E]
+        items_E = updater.items.rows(np.array(steps.items, dtype=np.int64))[order_E]
+        categories_E = updater.categories.rows(np.array(steps.categories, dtype=np.int64))[order_E]
+        begins_E = np.zeros(len(users_E), dtype=np.bool_)
+        begins_E[steps.begins] = True
+        begins_E = begins_E[order_E]
+        start = 0
+        for end in np.cumsum(np.bincount(waves_E)).tolist():
+            users_B = users_E[start:end]
             before_BF = states_UF[users_B]
-            if any(wave.begins):
-                before_BF[wave.begins] = updater.initial.state_F
-            items_B = updater.items.rows(np.array(wave.items, dtype=np.int64))
-            categories_B = updater.categories.rows(np.array(wave.categories, dtype=np.int64))
-            states_UF[users_B] = updater.step(before_BF, items_B, categories_B)
+            if steps.begins:
+                before_BF[begins_E[start:end]] = updater.initial.state_F
+            states_UF[users_B] = updater.step(before_BF, items_E[start:end], categories_E[start:end])
+            start = end
 
     def _close(self, changed: list[int], opened: _Open) -> dict[int, bytes]:
         if not changed:

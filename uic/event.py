@@ -76,11 +76,19 @@ def parse_event(
 def _plain_event(payload: bytes) -> BehaviourEvent | None:
     """The event where nothing about it is unusual, in a tenth of the time; None leaves the decision to `_checked_event`."""
     try:
-        event: BehaviourEvent = _PLAIN.decode(payload.decode())
+        # From bytes msgspec would pass over wrong UTF-8 in fields that it skips.
+        event: BehaviourEvent = _PLAIN.decode(payload if payload.isascii() else payload.decode())
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return None
-    texts = (event.user_id, event.behaviour, event.event_id, event.source)
-    return event if all(text is None or 1 <= len(text) <= _SURELY_SHORT for text in texts) else None
+    # Written out: a loop would take as long as the decoder.
+    event_id, source = event.event_id, event.source
+    is_plain = (
+        0 < len(event.user_id) <= _SURELY_SHORT
+        and 0 < len(event.behaviour) <= _SURELY_SHORT
+        and (event_id is None or 0 < len(event_id) <= _SURELY_SHORT)
+        and (source is None or 0 < len(source) <= _SURELY_SHORT)
+    )
+    return event if is_plain else None
 
 
 def _checked_event(payload: bytes) -> BehaviourEvent:

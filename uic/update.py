@@ -5,9 +5,9 @@ bytes and comes out as bytes; nothing is kept between two calls.
 """
 
 import enum
-import hashlib
 import struct
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -69,7 +69,7 @@ def fingerprints(event: BehaviourEvent) -> tuple[bytes, bytes]:
 
     Two events with either of them equal are one event that came twice.
     """
-    content = _hash8(struct.pack("<qq", event.time_ms, event.item_id) + event.behaviour.encode())
+    content = _hash8(_TIME_AND_ITEM.pack(event.time_ms, event.item_id) + event.behaviour.encode())
     return content, _NO_FINGERPRINT if event.event_id is None else _hash8(event.event_id.encode())
 
 
@@ -83,9 +83,12 @@ def admit(
     accepts_late: bool = False,
 ) -> tuple[Outcome, str]:
     """Whether an event may change a memory with this fingerprint ring and last event time, and why not."""
-    for place, mark in enumerate(marks):
-        if mark != _NO_FINGERPRINT and _holds(ring, mark, 8 * place):
-            return Outcome.DUPLICATE, "same event_id" if place else "same time, item and behaviour"
+    # A plain search first: the bytes are nearly always absent, and then one call has settled it.
+    content, event_id = marks
+    if content != _NO_FINGERPRINT and content in ring and _holds(ring, content, 0):
+        return Outcome.DUPLICATE, "same time, item and behaviour"
+    if event_id != _NO_FINGERPRINT and event_id in ring and _holds(ring, event_id, 8):
+        return Outcome.DUPLICATE, "same event_id"
     if (
         last_time_ms is not None
         and not (rules.accept_late or accepts_late)
@@ -121,14 +124,15 @@ class Ledger:
 
     def take(self, event: BehaviourEvent, log_time_ms: int, rules: Rules, *, accepts_late: bool = False) -> tuple[Outcome, str]:
         """Judge an event; where it is to be applied, enter it. After that `sequence` 1 means: to the initial memory."""
-        if is_idle(self.log_time_ms, log_time_ms, rules):
+        if rules.idle_after_ms is not None and is_idle(self.log_time_ms, log_time_ms, rules):
             self.ring, self.sequence, self.last_time_ms = bytes(len(self.ring)), 0, None
         marks = fingerprints(event)
         outcome, detail = admit(self.ring, self.last_time_ms, event, marks, rules, accepts_late=accepts_late)
         if outcome is Outcome.APPLIED:
             self.ring = remember(self.ring, self.sequence, marks)
             self.sequence += 1
-            self.last_time_ms = event.time_ms if self.last_time_ms is None else max(self.last_time_ms, event.time_ms)
+            if self.last_time_ms is None or event.time_ms > self.last_time_ms:
+                self.last_time_ms = event.time_ms
             self.log_time_ms = log_time_ms
         return outcome, detail
 
@@ -191,15 +195,15 @@ class Updater:
 
 
 _NO_FINGERPRINT = bytes(8)
+_TIME_AND_ITEM = struct.Struct("<qq")
 
 
 def _hash8(data: bytes) -> bytes:
-    digest = hashlib.blake2b(data, digest_size=8).digest()
+    digest = blake2b(data, digest_size=8).digest()
     return digest if digest != _NO_FINGERPRINT else b"\x01" + bytes(7)
 
 
 def _holds(ring: bytes, mark: bytes, offset: int) -> bool:
-    # A plain search first: the bytes are nearly always absent, and then one call has settled it.
     at = ring.find(mark)
     while at >= 0:
         if at % 16 == offset:
