@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from jobs.graph import KafkaTopics
 
 START_S = 120
+RETAINED = "execution.checkpointing.num-retained"
+LEAST_RETAINED = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +128,12 @@ def _check_cluster(cluster: "Cluster", submission: Submission, before: JobRecord
     if before is not None and before.cluster is not None and cluster.is_alive(before.cluster.job_id):
         raise JobError(
             f"{submission.job_dir}: its job {before.cluster.job_id} is still on {submission.url}; `uic job stop` ends it first"
+        )
+    kept = int(cluster.configuration().get(RETAINED, "1"))
+    if kept < LEAST_RETAINED:
+        raise JobError(
+            f"{submission.url}: the cluster retains {kept} checkpoints, at least {LEAST_RETAINED} are needed to go back behind "
+            f"a damaged one. Set {RETAINED}: {LEAST_RETAINED} in the JobManager's config.yaml; a job's own setting has no effect"
         )
     free = cluster.overview().slots_available
     if free < submission.parallelism:

@@ -110,7 +110,7 @@ class World:
             "flink": dict(case.flink),
             **changes,
         }
-        stream = StreamSettings(lateness_s=case.spec.lateness_ms // 1000, idle_after_s=case.idle_after_s)
+        stream = StreamSettings(lateness_s=case.spec.lateness_ms // 1000, idle_after_s=case.idle_after_s, metrics_port=0)
         settings = Settings(kafka=self.kafka, stream=stream)
         self.record = submit(settings, Submission(**options), resumes=resumes)  # type: ignore[arg-type]  # by name
 

@@ -44,6 +44,8 @@ _SETTINGS = {
     "heartbeat.interval": "2 s",
     "heartbeat.timeout": "8 s",
     "heartbeat.rpc-failure-threshold": "1",
+    # The cluster's own setting, whatever a job asks for: with one checkpoint alone, a damaged one would be the end.
+    "execution.checkpointing.num-retained": "3",
     "classloader.parent-first-patterns.additional": "pemja.",
     "python.executable": sys.executable,
     "python.client.executable": sys.executable,

@@ -1,4 +1,4 @@
-"""The real cluster that the scenarios share: Kafka, a JobManager and three TaskManagers of one slot."""
+"""The real cluster that the scenarios share: Kafka behind TLS and SASL, a JobManager and three TaskManagers of one slot."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +11,7 @@ from jobs.dev.stack import DevStack
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
-    with DevStack(tmp_path_factory.mktemp("stack"), taskmanagers=3) as running:
+    with DevStack(tmp_path_factory.mktemp("stack"), taskmanagers=3, sasl=True, tls=True) as running:
         yield running
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 import toy
 
 from jobs import blobs, topics
@@ -145,6 +146,7 @@ def test_idle_users_leave_state_and_store_and_a_replay_by_the_other_plan_makes_t
         topics.create(again.kafka)
         again.submit(resumes=False)
         again.wait(lambda: stored(again) == stored(first), "the same store from a replay")
+        assert 'uic_events_total{outcome="applied"}' in metrics_of(again)
         savepoint = again.stop_with_savepoint()
         form = form_of(toy_bundle)
         assert form is not None
@@ -152,6 +154,13 @@ def test_idle_users_leave_state_and_store_and_a_replay_by_the_other_plan_makes_t
     finally:
         first.close()
         again.close()
+
+
+def metrics_of(world: World) -> str:
+    """What the job's worker tells Prometheus, found as Prometheus finds it."""
+    (found,) = (world.job_dir / "metrics").glob("*.json")
+    (target,) = json.loads(found.read_text())[0]["targets"]
+    return requests.get(f"http://{target}/metrics", timeout=10).text
 
 
 IDLE_S = 3

@@ -151,7 +151,7 @@ def test_killed_at_random_times_and_run_again_it_ends_as_if_nothing_had_happened
 
     # More files come; the state moves to the other backend through the savepoint that the last run has left.
     toy.write_files(job.events, toy.make_lines(8_000, users=400, seed=SEED + 1), files=3, first=7)
-    process = job.start("--backend", "rocksdb")
+    process = job.start("--backend", "rocksdb", "--plan", "per-event")
     job.wait_for(5, lines=50_000)
     time.sleep(draw.uniform(0, 0.5))
     kill(process.pid)
