@@ -133,7 +133,7 @@ def _check_cluster(cluster: "Cluster", submission: Submission, before: JobRecord
     if kept < LEAST_RETAINED:
         raise JobError(
             f"{submission.url}: the cluster retains {kept} checkpoints, at least {LEAST_RETAINED} are needed to go back behind "
-            f"a damaged one. Set {RETAINED}: {LEAST_RETAINED} in the JobManager's config.yaml; a job's own setting has no effect"
+            f"a damaged one. Set {RETAINED}: {LEAST_RETAINED} in the JobManager's config.yaml; a job's own has no effect"
         )
     free = cluster.overview().slots_available
     if free < submission.parallelism:
