@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from jobs.chaos.command import chaos_command
 from jobs.checkpoint_commands import checkpoint_app
 from jobs.config import config_app
 from jobs.data import data_app
@@ -49,6 +50,7 @@ app.add_typer(store_app, name="store")
 app.add_typer(user_app, name="user")
 app.command("score")(score_command)
 app.command("verify")(verify_command)
+app.command("chaos")(chaos_command)
 app.add_typer(plot_app, name="plot")
 app.add_typer(golden_app, name="golden")
 app.add_typer(dev_app, name="dev")
