@@ -102,6 +102,7 @@ def _case(fault: str, plan: str, backend: str, load: dict[str, Any], rate: float
         spec=SyntheticSpec(zipf=1.1, items=200, categories=10, seed=seed, **{**shares, **load}),
         rate=rate,
         seed=seed,
+        small_disk=FAULTS[fault].is_small,
     )
 
 

@@ -1,5 +1,6 @@
 """What can go wrong, each as a function that does it to a running world. Random moments come from the world's own seed."""
 
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -7,16 +8,18 @@ from typing import Any
 
 from jobs.chaos.world import World
 
+OUTAGE_S = 60.0
 Act = Callable[[World], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """A fault by name. `load` changes fields of the load's spec."""
+    """A fault by name. `load` changes fields of the load's spec; `is_small`: the job folder is to be a small tmpfs."""
 
     act: Act
     help: str
     load: dict[str, Any] = field(default_factory=dict)
+    is_small: bool = False
 
 
 def nothing(world: World) -> None:
@@ -72,12 +75,12 @@ def restart_broker(world: World) -> None:
 
 
 def store_unreachable(world: World) -> None:
-    """Nothing can be published for a while, and nobody applies what was: the job must wait, and lose nothing."""
+    """Nothing can be published for a minute, and nobody applies what was: the job must wait, and lose nothing."""
     world.wait_until_sent(world.rng.uniform(0.2, 0.5))
     world.kill_follower()
     world.stack.broker.pause()
     try:
-        time.sleep(60 if world.case.rate is None else min(60, 15))
+        time.sleep(OUTAGE_S)
     finally:
         world.stack.broker.resume()
     world.start_follower()
@@ -88,6 +91,16 @@ def kill_follower(world: World) -> None:
         world.wait_until_sent(share)
         world.kill_follower()
         world.start_follower()
+
+
+def fill_checkpoint_disk(world: World) -> None:
+    """No byte more fits beside the checkpoints for a while; the job folder is a small file system of its own."""
+    world.wait_until_sent(0.3)
+    filler = world.job_dir / "filler"
+    subprocess.run(["dd", "if=/dev/zero", f"of={filler}", "bs=1M"], capture_output=True, check=False)
+    world.wait(lambda: world.cluster.checkpoints(world.job_id).failed > 0, "a checkpoint to fail")
+    filler.unlink()
+    world.wait_for_checkpoint()
 
 
 def rescale(world: World) -> None:
@@ -125,7 +138,8 @@ FAULTS: dict[str, Fault] = {
     "kill-jobmanager": Fault(act=kill_jobmanager, help="kill -9 of the JobManager, then resume"),
     "pause-taskmanager": Fault(act=pause_taskmanager, help="SIGSTOP of the TaskManager past its heartbeat, then SIGCONT"),
     "restart-broker": Fault(act=restart_broker, help="kill -9 of the Kafka broker, and a new start"),
-    "store-unreachable": Fault(act=store_unreachable, help="broker paused and follower dead for a while"),
+    "store-unreachable": Fault(act=store_unreachable, help="broker paused and follower dead for a minute"),
+    "full-disk": Fault(act=fill_checkpoint_disk, help="no space left for checkpoints, for a while (as root)", is_small=True),
     "kill-follower": Fault(act=kill_follower, help="kill -9 of `uic store follow`, three times"),
     "rescale": Fault(act=rescale, help="1 -> 2 -> 1 slots"),
     "change-plan": Fault(act=change_plan, help="to the other plan and backend and back, through savepoints"),

@@ -20,7 +20,7 @@ from jobs.record import JobRecord
 from jobs.settings import KafkaSettings, Settings, StreamSettings
 from jobs.submit import Submission, submit
 from uic.bundle import Bundle
-from uic.errors import JobError
+from uic.errors import EnvironmentProblem, JobError
 from uic.synthetic.block import Ids
 from uic.synthetic.generate import generate
 from uic.synthetic.spec import SyntheticSpec
@@ -43,6 +43,7 @@ class Case:
     checkpoint_interval_s: float = 1.0
     seed: int = 0
     idle_after_s: int | None = None
+    small_disk: bool = False
     flink: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -90,6 +91,11 @@ class World:
     def start(self) -> None:
         """Topics, job, follower, and the load that goes on while faults happen."""
         self.root.mkdir(parents=True, exist_ok=True)
+        if self.case.small_disk:
+            self.job_dir.mkdir()
+            mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=320m", "tmpfs", self.job_dir], check=False)
+            if mounted.returncode != 0:
+                raise EnvironmentProblem(f"{self.job_dir}: a small disk cannot be mounted here; only root may")
         topics.create(self.kafka)
         self.submit(resumes=False)
         self.start_follower()
@@ -187,6 +193,8 @@ class World:
         self.kill_follower()
         if self.record is not None and self.cluster.is_alive(self.job_id):
             self.cluster.cancel(self.job_id)
+        if self.case.small_disk:
+            subprocess.run(["umount", "--lazy", self.job_dir], check=False)
 
     def _send(self) -> None:
         try:

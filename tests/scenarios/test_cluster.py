@@ -200,29 +200,9 @@ def stored(world: World) -> dict[str, bytes]:
 
 
 def test_a_full_checkpoint_disk_costs_checkpoints_and_no_event(stack: DevStack, tmp_path: Path, toy_bundle: Path) -> None:
-    world = World(stack, tmp_path, toy_bundle, case("full", events=20_000, rate=1_500), print)
-    world.job_dir.mkdir(parents=True)
-    # Only root may mount; the tests of a container and of CI are run by root.
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=320m", "tmpfs", world.job_dir], check=True)
-    try:
-        world.start()
-        world.wait_for_checkpoint()
-        filler = world.job_dir / "filler"
-        fill(filler)
-        world.wait(lambda: world.cluster.checkpoints(world.job_id).failed > 0, "a checkpoint to fail")
-        filler.unlink()
-        world.wait_for_checkpoint()
-        world.settle()
-        check(world.prove())
-    finally:
-        world.close()
-        subprocess.run(["umount", "--lazy", world.job_dir], check=True)
-
-
-def fill(path: Path) -> None:
-    """Write until nothing more goes onto the disk."""
-    written = subprocess.run(["dd", "if=/dev/zero", f"of={path}", "bs=1M"], capture_output=True, text=True, check=False)
-    assert "No space left" in written.stderr
+    # The small disk has to be mounted, which only root may; so are the containers' and CI's tests.
+    full = case("full", events=20_000, rate=1_500, small_disk=True)
+    check(run_case(stack, tmp_path, toy_bundle, full, print, faults.fill_checkpoint_disk))
 
 
 def flip_a_bit(checkpoint: Path, bundle: Path) -> None:
