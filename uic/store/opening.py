@@ -5,7 +5,7 @@ import re
 import time
 from pathlib import Path
 
-from rocksdict import DBCompressionType, Options, Rdict, WriteBatch
+from rocksdict import BlockBasedOptions, DBCompressionType, Options, Rdict, WriteBatch
 
 from uic.errors import StoreError, StoreLocked, StoreMismatch
 from uic.store.contract import Shard, StoreIdentity
@@ -88,6 +88,10 @@ def options() -> Options:
     options.set_max_open_files(-1)  # what a secondary instance needs to keep reading files that the primary drops
     options.set_compression_type(DBCompressionType.lz4())
     options.set_keep_log_file_num(2)
+    # Users who are new to the store are told from the others without reading a block.
+    tables = BlockBasedOptions()
+    tables.set_bloom_filter(10, False)
+    options.set_block_based_table_factory(tables)
     return options
 
 
