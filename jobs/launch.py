@@ -6,6 +6,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from jobs.checkpoints import form_of
 from jobs.console import Display
 from jobs.folder import JobFolder, JobRecord
 from jobs.gateway import start_jvm
@@ -103,8 +104,7 @@ def _plan_run(settings: JobSettings, folder: JobFolder, bundle: Bundle, display:
         backend=settings.backend,
         launcher_pid=os.getpid(),
     )
-    restore_from = folder.newest_checkpoint(display.say)
-    if before is None or restore_from is None:
+    if before is None or not folder.candidates():
         return record, None
     advice = "Use it again, or another --job-dir and --store to apply the log from its beginning"
     for name in ("layout", "lineage"):
@@ -114,6 +114,9 @@ def _plan_run(settings: JobSettings, folder: JobFolder, bundle: Bundle, display:
                 f"{folder.path}: its state was made by a bundle of {name} {old} ({before.bundle}), "
                 f"{settings.bundle} is of {name} {new}. {advice}"
             )
+    restore_from = folder.newest_intact_checkpoint(display.say, form_of(settings.bundle))
+    if restore_from is None:
+        return record, None
     if before.store != record.store:
         raise JobError(f"{folder.path}: its state was published to {before.store}, not to {store}. {advice}")
     if not (store / "CURRENT").exists():
