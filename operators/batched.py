@@ -5,14 +5,15 @@ Bytes in, bytes out; their layout is told at `request` and `take` in BatchedUpda
 
 import struct
 import traceback
-from collections.abc import Callable, Mapping
-from itertools import accumulate, pairwise
+from collections.abc import Callable
+from itertools import accumulate
+from typing import NamedTuple
 
 from operators import wire
 from operators.publish import LoggedLetter
 from operators.settings import UpdateSettings
 from operators.worker import Worker
-from uic.batch import Arrival, BatchUpdater
+from uic.batch import Arrival, BatchUpdate, BatchUpdater
 from uic.errors import CorruptMemory
 from uic.letters import Letter
 
@@ -39,7 +40,7 @@ class BatchedUpdates:
     def apply(self, request: bytes) -> bytes:
         """One batch. Never raises: Java gets the traceback and fails the task with it."""
         try:
-            return OK + self._apply(request)
+            return self._apply(request)
         except CorruptMemory as error:
             explained = self._worker.explain(error)
             self._worker.report(explained)
@@ -49,16 +50,13 @@ class BatchedUpdates:
             return FAILED + traceback.format_exc().encode()
 
     def _apply(self, request: bytes) -> bytes:
-        users, blobs, user_of, wires = _split(request)
-        arrivals = []
-        for user, data in zip(user_of, wires, strict=True):
-            _, log_time_ms, flags, length = _HEAD.unpack_from(data)
-            arrivals.append(Arrival(user, log_time_ms, flags != 0, data[_HEAD.size + length :]))
-        done = self._updater.apply(users, blobs, arrivals)
+        split = _split(request)
+        users = split.users
+        done = self._update(split)
         letters = []
         for event, kind, reason, detail in done.left:
-            place = wire.unpack(wires[event])
-            user_id = users[user_of[event]]
+            place = wire.unpack(request[split.wires[event]])
+            user_id = users[split.arrivals[event].user]
             letter = Letter(place.source, place.offset, kind, reason, detail, user_id, place.payload)
             letters.append(LoggedLetter(letter, place.log_time_ms))
         publisher = self._worker.publisher
@@ -66,24 +64,57 @@ class BatchedUpdates:
         if self._worker.writes_store:
             publisher.memories([(users[user], blob) for user, blob in done.blobs.items()])
         records = publisher.letters(letters)
-        moved = sum(len(blob) for blob in blobs if blob is not None) + sum(map(len, done.blobs.values()))
-        self._worker.count(done.outcomes, [arrival.log_time_ms for arrival in arrivals], done.step_s, moved)
-        return _reply(done.blobs, records)
+        moved = len(split.blobs) + len(done.packed)
+        self._worker.count(done.outcomes, [arrival.log_time_ms for arrival in split.arrivals], done.step_s, moved)
+        return _reply(done, records)
+
+    def _update(self, split: "_Split") -> BatchUpdate:
+        present = [place for place, size in enumerate(split.blob_sizes) if size >= 0]
+        sizes = {split.blob_sizes[place] for place in present}
+        if sizes <= {self._worker.updater.codec.size}:
+            return self._updater.apply_packed(split.users, present, split.blobs, split.arrivals)
+        # One at least is of another layout, or cut off: taken one by one, the error says whose.
+        ends = accumulate(max(size, 0) for size in split.blob_sizes)
+        blobs = [
+            None if size < 0 else bytes(split.blobs[end - size : end]) for size, end in zip(split.blob_sizes, ends, strict=True)
+        ]
+        return self._updater.apply(split.users, blobs, split.arrivals)
 
 
-def _split(request: bytes) -> tuple[list[str], list[bytes | None], tuple[int, ...], list[bytes]]:
+class _Split(NamedTuple):
+    """A request in parts. `blobs`: the memories side by side; `wires`: where in the request each event lies."""
+
+    users: list[str]
+    blob_sizes: tuple[int, ...]
+    blobs: memoryview
+    arrivals: list[Arrival]
+    wires: list[slice]
+
+
+def _split(request: bytes) -> _Split:
     users, events = struct.unpack_from("<ii", request)
     numbers = struct.unpack_from(f"<{2 * users + 2 * events}i", request, 8)
-    id_sizes, blob_sizes = numbers[:users], numbers[users : 2 * users]
-    user_of, wire_sizes = numbers[2 * users : 2 * users + events], numbers[2 * users + events :]
-    sizes = (*id_sizes, *(max(size, 0) for size in blob_sizes), *wire_sizes)
-    ends = list(accumulate(sizes, initial=8 + 4 * len(numbers)))
-    parts = [request[start:end] for start, end in pairwise(ends)]
-    blobs = [None if size < 0 else part for size, part in zip(blob_sizes, parts[users : 2 * users], strict=True)]
-    return [part.decode() for part in parts[:users]], blobs, user_of, parts[2 * users :]
+    at = 8 + 4 * len(numbers)
+    names = []
+    for size in numbers[:users]:
+        names.append(request[at : at + size].decode())
+        at += size
+    blob_sizes = numbers[users : 2 * users]
+    blobs_at = at
+    at += sum(size for size in blob_sizes if size > 0)
+    blobs = memoryview(request)[blobs_at:at]
+    arrivals, wires = [], []
+    unpack, head = _HEAD.unpack_from, _HEAD.size
+    for user, size in zip(numbers[2 * users : 2 * users + events], numbers[2 * users + events :], strict=True):
+        _, log_time_ms, flags, length = unpack(request, at)
+        end = at + size
+        arrivals.append(Arrival(user, log_time_ms, flags != 0, request[at + head + length : end]))
+        wires.append(slice(at, end))
+        at = end
+    return _Split(names, blob_sizes, blobs, arrivals, wires)
 
 
-def _reply(blobs: Mapping[int, bytes], records: list[bytes]) -> bytes:
-    size = len(next(iter(blobs.values()))) if blobs else 0
-    numbers = (len(blobs), size, len(records), *blobs, *map(len, records))
-    return b"".join((struct.pack(f"<{len(numbers)}i", *numbers), *blobs.values(), *records))
+def _reply(done: BatchUpdate, records: list[bytes]) -> bytes:
+    size = len(done.packed) // max(1, len(done.changed))
+    numbers = (len(done.changed), size, len(records), *done.changed, *map(len, records))
+    return b"".join((OK, struct.pack(f"<{len(numbers)}i", *numbers), done.packed, *records))

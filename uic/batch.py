@@ -6,7 +6,7 @@ user in the batch at once, then the second ones, so that a user may come as ofte
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -37,12 +37,19 @@ class Left(NamedTuple):
 
 
 class BatchUpdate(NamedTuple):
-    """What a batch did. `blobs` has the new memory of every user whose memory changed, by the user's place."""
+    """What a batch did. `changed`: users, by their places, whose memory is another one; `packed`: the new ones side by side."""
 
-    blobs: Mapping[int, bytes]
+    changed: list[int]
+    packed: memoryview
     left: list[Left]
     outcomes: Counter[str]
     step_s: float
+
+    @property
+    def blobs(self) -> dict[int, bytes]:
+        """The new memory of each user who has one, by the user's place."""
+        size = len(self.packed) // max(1, len(self.changed))
+        return {user: bytes(self.packed[at * size : (at + 1) * size]) for at, user in enumerate(self.changed)}
 
 
 class _Steps(NamedTuple):
@@ -77,8 +84,23 @@ class BatchUpdater:
 
         Raises CorruptMemory, naming the user, if a memory cannot be used; then nothing of the batch counts.
         """
+        present = [place for place, blob in enumerate(blobs) if blob is not None]
+        columns = self._decode(users, present, [blob for blob in blobs if blob is not None])
+        return self._apply(users, self._open(len(users), present, columns), events)
+
+    def apply_packed(
+        self, users: Sequence[str], present: Sequence[int], packed: memoryview, events: Sequence[Arrival]
+    ) -> BatchUpdate:
+        """The same with the memories of the users at the places `present` side by side, all of them of the layout's size."""
+        try:
+            columns = self.updater.codec.decode_packed(packed)
+        except CorruptMemory:
+            size = self.updater.codec.size
+            columns = self._decode(users, present, [bytes(packed[at : at + size]) for at in range(0, len(packed), size)])
+        return self._apply(users, self._open(len(users), present, columns), events)
+
+    def _apply(self, users: Sequence[str], opened: _Open, events: Sequence[Arrival]) -> BatchUpdate:
         accepted, max_ahead_ms, rules = self._accepted, self._max_ahead_ms, self.updater.rules
-        opened = self._open(users, blobs)
         ledgers = opened.ledgers
         steps = _Steps([], [], [], [], [])
         next_wave = [0] * len(users)
@@ -102,27 +124,25 @@ class BatchUpdater:
             steps.items.append(event.item_id)
             steps.categories.append(event.category_id)
         started = time.perf_counter()
-        self._step(opened.states_UF, steps)
+        states_UF = self._step(opened.states_UF, steps)
         step_s = time.perf_counter() - started
         outcomes = Counter(each.kind for each in left)
         outcomes[Outcome.APPLIED.value] = len(steps.users)
         changed = [user for user, wave in enumerate(next_wave) if wave > 0]
-        return BatchUpdate(self._close(changed, opened), left, outcomes, step_s)
+        return BatchUpdate(changed, self._close(changed, opened, states_UF), left, outcomes, step_s)
 
-    def _open(self, users: Sequence[str], blobs: Sequence[bytes | None]) -> _Open:
+    def _open(self, users: int, present: Sequence[int], columns: Columns) -> _Open:
         empty = self.updater.initial
-        present = [place for place, blob in enumerate(blobs) if blob is not None]
-        columns = self._decode(users, present, [blob for blob in blobs if blob is not None])
         times = zip(columns.rings, columns.sequences, columns.last_times_ms, columns.log_times_ms, strict=True)
         known = [Ledger(ring, sequence, _time(last_ms), _time(log_ms)) for ring, sequence, last_ms, log_ms in times]
-        if len(present) == len(users):
+        if len(present) == users:
             return _Open(known, columns.generations, columns.states_BF.copy())
-        ledgers = [Ledger.of(empty) for _ in users]
-        generations = [empty.generation] * len(users)
+        ledgers = [Ledger.of(empty) for _ in range(users)]
+        generations = [empty.generation] * users
         for place, ledger, generation in zip(present, known, columns.generations, strict=True):
             ledgers[place] = ledger
             generations[place] = generation
-        states_UF = np.empty((len(users), self.updater.codec.layout.size_F), dtype=np.float32)
+        states_UF = np.empty((users, self.updater.codec.layout.size_F), dtype=np.float32)
         states_UF[:] = empty.state_F
         states_UF[present] = columns.states_BF
         return _Open(ledgers, generations, states_UF)
@@ -139,10 +159,10 @@ class BatchUpdater:
                     raise type(error)(f"user {users[place]!r}: {error}") from None
             raise
 
-    def _step(self, states_UF: Float32, steps: _Steps) -> None:
-        """Take the steps in waves: within one, every user comes once at most."""
+    def _step(self, states_UF: Float32, steps: _Steps) -> Float32:
+        """The states after the steps, taken in waves: within one, every user comes once at most."""
         if not steps.users:
-            return
+            return states_UF
         updater = self.updater
         waves_E = np.array(steps.waves)
         order_E = np.argsort(waves_E, kind="stable")
@@ -155,26 +175,30 @@ class BatchUpdater:
         start = 0
         for end in np.cumsum(np.bincount(waves_E)).tolist():
             users_B = users_E[start:end]
-            before_BF = states_UF[users_B]
+            # Nearly always the first wave is everybody, in order: that saves taking them out and putting them back.
+            is_whole = len(users_B) == len(states_UF) and bool((users_B[:-1] < users_B[1:]).all())
+            before_BF = states_UF if is_whole else states_UF[users_B]
             if steps.begins:
                 before_BF[begins_E[start:end]] = updater.initial.state_F
-            states_UF[users_B] = updater.step(before_BF, items_E[start:end], categories_E[start:end])
+            after_BF = updater.step(before_BF, items_E[start:end], categories_E[start:end])
+            if is_whole:
+                states_UF = after_BF
+            else:
+                states_UF[users_B] = after_BF
             start = end
+        return states_UF
 
-    def _close(self, changed: list[int], opened: _Open) -> dict[int, bytes]:
-        if not changed:
-            return {}
+    def _close(self, changed: list[int], opened: _Open, states_UF: Float32) -> memoryview:
         ledgers = [opened.ledgers[place] for place in changed]
         columns = Columns(
-            states_BF=opened.states_UF[changed],
+            states_BF=states_UF if len(changed) == len(states_UF) else states_UF[changed],
             rings=[ledger.ring for ledger in ledgers],
             sequences=[ledger.sequence for ledger in ledgers],
             last_times_ms=[NO_TIME if ledger.last_time_ms is None else ledger.last_time_ms for ledger in ledgers],
             log_times_ms=[NO_TIME if ledger.log_time_ms is None else ledger.log_time_ms for ledger in ledgers],
             generations=[opened.generations[place] for place in changed],
         )
-        blobs = self.updater.codec.encode_many(columns, bundle_version=self.updater.bundle_version)
-        return dict(zip(changed, blobs, strict=True))
+        return self.updater.codec.encode_packed(columns, bundle_version=self.updater.bundle_version)
 
 
 def _time(time_ms: int) -> int | None:

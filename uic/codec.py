@@ -180,25 +180,29 @@ class Codec:
 
     def decode_many(self, blobs: Sequence[bytes]) -> Columns:
         """What `decode` gives for each of the blobs, in a fraction of its time; raises what it raises for the first bad one."""
-        try:
-            rows = np.frombuffer(b"".join(blobs), dtype=self._rows)
-            crcs = rows["crc"].tolist()
-            is_good = (
-                len(rows) == len(blobs)
-                and rows["fixed"].tobytes() == self._fixed * len(rows)
-                and rows["table"].tobytes() == self._table * len(rows)
-                and bool((rows["ring_size"] == self.layout.ring_size).all())
-                and all(google_crc32c.value(blob[: -_CRC.size]) == crc for blob, crc in zip(blobs, crcs, strict=True))
-            )
-        except ValueError:  # the lengths do not add up
-            is_good = False
+        for blob in blobs:
+            if len(blob) != self.size:
+                for each in blobs:
+                    self.decode(each)
+        return self.decode_packed(memoryview(b"".join(blobs)))
+
+    def decode_packed(self, data: memoryview) -> Columns:
+        """The same for blobs that lie one after the other, each of this layout's size; `states_BF` is a view of `data`."""
+        starts = range(0, len(data), self.size)
+        rows = np.frombuffer(data, dtype=self._rows)
+        is_good = (
+            rows["fixed"].tobytes() == self._fixed * len(rows)
+            and rows["table"].tobytes() == self._table * len(rows)
+            and bool((rows["ring_size"] == self.layout.ring_size).all())
+            and self._crcs(data) == rows["crc"].tolist()
+        )
         if not is_good:
-            for blob in blobs:
-                self.decode(blob)
+            for start in starts:
+                self.decode(bytes(data[start : start + self.size]))
             raise AssertionError("blobs that are good one by one must be good together")
         return Columns(
             states_BF=rows["state"],
-            rings=[blob[self._ring_at : self._crc_at] for blob in blobs],
+            rings=[bytes(data[start + self._ring_at : start + self._crc_at]) for start in starts],
             sequences=rows["sequence"].tolist(),
             last_times_ms=rows["last_time_ms"].tolist(),
             log_times_ms=rows["log_time_ms"].tolist(),
@@ -207,6 +211,11 @@ class Codec:
 
     def encode_many(self, columns: Columns, *, bundle_version: int) -> list[bytes]:
         """What `encode` gives for each memory of the columns."""
+        data = self.encode_packed(columns, bundle_version=bundle_version)
+        return [bytes(data[start : start + self.size]) for start in range(0, len(data), self.size)]
+
+    def encode_packed(self, columns: Columns, *, bundle_version: int) -> memoryview:
+        """The same, one after the other."""
         rows = np.empty(len(columns.rings), dtype=self._rows)
         rows["fixed"] = np.void(self._fixed)
         rows["bundle_version"] = bundle_version
@@ -219,9 +228,14 @@ class Codec:
         rows["state"] = columns.states_BF
         if self.layout.ring_size > 0:
             rows["ring"] = np.frombuffer(b"".join(columns.rings), dtype=self._rows["ring"])
-        data = rows.tobytes()
-        bodies = (data[start : start + self._crc_at] for start in range(0, len(data), self.size))
-        return [body + _CRC.pack(google_crc32c.value(body)) for body in bodies]
+        data = rows.view(np.uint8).data
+        rows["crc"] = self._crcs(data)
+        return data
+
+    def _crcs(self, data: memoryview) -> list[int]:
+        # The library takes nothing but bytes.
+        value, crc_at = google_crc32c.value, self._crc_at
+        return [value(bytes(data[start : start + crc_at])) for start in range(0, len(data), self.size)]
 
 
 def with_generation(data: bytes, generation: int) -> bytes:
