@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ from jobs import blobs, topics
 from jobs.chaos import faults
 from jobs.chaos.command import run_case
 from jobs.chaos.proof import Proof
-from jobs.chaos.world import Case, World, environment_of
+from jobs.chaos.world import Case, World, committed_offsets, end_offsets, environment_of
 from jobs.checkpoints import form_of, memories_of
 from jobs.dev.stack import DevStack
 from jobs.produce import produce
 from operators import condemned
+from uic.bundle import Bundle
 from uic.errors import JobError
 from uic.store.sharded import open_to_read
 from uic.synthetic.spec import SyntheticSpec
@@ -197,6 +199,36 @@ def stored(world: World) -> dict[str, bytes]:
         return {user: blob for user in store.users() if (blob := store.read(user)) is not None}
     finally:
         store.close()
+
+
+def test_a_fresh_job_starts_at_a_time_or_where_the_group_has_committed(
+    stack: DevStack, tmp_path: Path, toy_bundle: Path
+) -> None:
+    world = World(stack, tmp_path, toy_bundle, case("start", events=0, rate=1_000), print)
+    world.root.mkdir()
+    topics.create(world.kafka)
+    try:
+        produce(world.kafka, [visit(user) for user in range(30)], rate=None)
+        time.sleep(0.05)
+        between = datetime.now(UTC).isoformat()
+        time.sleep(0.05)
+        produce(world.kafka, [visit(user) for user in range(20, 50)], rate=None)
+        world.kafka = world.kafka.model_copy(update={"start": between})
+        world.submit(resumes=False)
+        second = {f"visitor {user}" for user in range(20, 50)}
+        world.wait(lambda: set(stored(world)) == second, "the users after that time, and no others")
+        world.wait(lambda: committed_offsets(world.kafka) == end_offsets(world.kafka, world.kafka.events), "a checkpoint")
+        world.cluster.cancel(world.job_id)
+
+        produce(world.kafka, [visit(user) for user in range(60, 70)], rate=None)
+        world.kafka = world.kafka.model_copy(update={"start": "committed"})
+        world.submit(resumes=False, job_dir=world.root / "another-job")
+        third = {f"visitor {user}" for user in range(60, 70)}
+        world.wait(lambda: set(stored(world)) == second | third, "the users after what was committed")
+        codec = Bundle.open(toy_bundle).codec
+        assert {codec.decode(blob).sequence for blob in stored(world).values()} == {1}
+    finally:
+        world.close()
 
 
 def test_a_full_checkpoint_disk_costs_checkpoints_and_no_event(stack: DevStack, tmp_path: Path, toy_bundle: Path) -> None:
