@@ -178,6 +178,20 @@ def run_quietly(command: list[str], environment: Mapping[str, str] | None = None
         raise JobError(f"{' '.join(command[:6])} ...: {(done.stdout + done.stderr).strip()[-3000:]}")
 
 
+def wait_for_events(running: Running, count: int) -> None:
+    """Wait until the update operator has taken in so many; raises JobError if it does not come so far."""
+    give_up_at = time.monotonic() + _WAIT_S
+    while running.events() < count:
+        if time.monotonic() > give_up_at or not running.cluster.is_alive(running.job_id):
+            raise JobError(_why(running, running.events()))
+        time.sleep(0.2)
+
+
+def _why(running: Running, events: int) -> str:
+    failure = running.cluster.last_failure(running.job_id)
+    return f"job {running.job_id}: {events:,} events, then {failure or 'no more in time'}"
+
+
 def measure(running: Running, *, begin: int, end: int, warm_s: float, window_s: float) -> tuple[Window, list[Sample]]:
     """Sample a job until its window is over: from `begin` events on and after `warm_s`, for `window_s` or to `end` events."""
     sampler = Sampler(running.taskmanager.pid, running.events)
@@ -190,10 +204,14 @@ def measure(running: Running, *, begin: int, end: int, warm_s: float, window_s: 
             last = sampler.samples[-1] if sampler.samples else None
             if last is not None and first is None and last.events >= begin and last.at_s >= started + warm_s:
                 first = last
-            if first is not None and last is not None and (last.at_s >= first.at_s + window_s or last.events >= end):
+            if (
+                first is not None
+                and last is not None
+                and last is not first
+                and (last.at_s >= first.at_s + window_s or last.events >= end)
+            ):
                 return Window.between(first, last), sampler.samples
             if time.time() > started + _WAIT_S or not running.cluster.is_alive(running.job_id):
-                failure = running.cluster.last_failure(running.job_id)
-                raise JobError(f"job {running.job_id}: {last.events if last else 0:,} events, then {failure or 'too slow'}")
+                raise JobError(_why(running, last.events if last else 0))
     finally:
         sampler.stop()

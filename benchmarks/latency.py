@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.cluster import Bench, measure
+from benchmarks.cluster import Bench, wait_for_events
 from benchmarks.load import Load
 from jobs.produce import produce
 from uic.errors import JobError
@@ -39,7 +39,7 @@ def latency(bench: Bench, *, users: int, warm: int, seconds: float, interval_s: 
         [sys.executable, "-m", "benchmarks.follower", kafka.model_dump_json(), str(bench.bundle), str(store), str(out)]
     )
     try:
-        measure(running, begin=warm_up.total, end=warm_up.total, warm_s=0, window_s=1)
+        wait_for_events(running, warm_up.total)
         time.sleep(_SETTLE_S)
         started = time.time()
         events = warm_up.draw(int(RATE * seconds), warm_up.total)

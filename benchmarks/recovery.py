@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from benchmarks.cluster import Bench, Running, measure
+from benchmarks.cluster import Bench, Running, wait_for_events
 from benchmarks.load import Load, Record
 from jobs.kafka import client_config
 from jobs.produce import produce
@@ -36,7 +36,7 @@ def recovery(bench: Bench, load: Load, *, backend: str, interval_s: float) -> Re
     ends = threading.Event()
     sender = threading.Thread(target=lambda: produce(kafka, _endless(load, ends), rate=RATE))
     try:
-        measure(running, begin=load.total, end=load.total, warm_s=0, window_s=1)
+        wait_for_events(running, load.total)
         sender.start()
         size = _await_checkpoint(running)
         running.taskmanager.kill()
