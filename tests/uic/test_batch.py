@@ -90,6 +90,21 @@ def test_however_a_log_is_cut_into_batches_the_memories_are_those_of_one_event_a
     assert outcomes == +counts
 
 
+@given(logs(), st.integers(0, 40))
+def test_memories_side_by_side_are_the_same_memories(log: list[tuple[str, int, bool, bytes]], cut: int) -> None:
+    center = updater(rules=RULES)
+    known = one_by_one(center, log[:cut])[0]
+    rest = log[cut:]
+    users = list(dict.fromkeys(key for key, *_ in rest))
+    arrivals = [Arrival(users.index(key), *more) for key, *more in rest]
+    present = [place for place, user in enumerate(users) if user in known]
+    packed = memoryview(b"".join(known[users[place]] for place in present))
+    batches = BatchUpdater(center, accepted=ACCEPTED, max_ahead_ms=AHEAD_MS)
+    one = batches.apply(users, [known.get(user) for user in users], arrivals)
+    other = batches.apply_packed(users, present, packed, arrivals)
+    assert (one.blobs, one.left, one.outcomes) == (other.blobs, other.left, other.outcomes)
+
+
 @given(logs())
 def test_every_event_is_either_applied_or_left_with_its_reason(log: list[tuple[str, int, bool, bytes]]) -> None:
     _, outcomes, left = batched(updater(rules=RULES), log, [])
@@ -117,6 +132,8 @@ def test_a_batch_with_a_corrupt_memory_is_refused_whole_and_names_the_user() -> 
     arrivals = [Arrival(place, 3000, False, to_json(event(2000, user_id=user))) for place, user in enumerate(("u1", "u2"))]
     with pytest.raises(ChecksumMismatch, match="user 'u2'"):
         batches.apply(["u1", "u2"], [good, bytes(flipped)], arrivals)
+    with pytest.raises(ChecksumMismatch, match="user 'u2'"):
+        batches.apply_packed(["u1", "u2"], [0, 1], memoryview(good + bytes(flipped)), arrivals)
 
 
 def test_a_user_idle_for_long_begins_anew() -> None:
