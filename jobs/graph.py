@@ -97,7 +97,8 @@ def _update(events: KeyedStream, update: UpdateSettings, plan: Plan) -> Java:
         0 if idle_after_ms is None else idle_after_ms,
         update.store is None,
     )
-    stream = events._j_data_stream.transform("update memory", RawBytes().get_java_type_info(), operator)
+    outgoing = Types.ROW([RawBytes(), RawBytes()]).get_java_type_info()
+    stream = events._j_data_stream.transform("update memory", outgoing, operator)
     return stream.uid(contract.UPDATE)
 
 

@@ -36,10 +36,10 @@ import pemja.core.PythonInterpreterConfig;
  * <p>A batch is flushed when it is full, a few milliseconds after its first event, at a watermark, at the end of the input, and
  * always before a checkpoint barrier: nothing is ever outside a checkpoint.
  *
- * <p>Input: ROW(user id, wire bytes of operators/wire.py). Output: outgoing records, operators/outgoing.py.
+ * <p>Input: ROW(user id, wire bytes of operators/wire.py). Output: what OutgoingWriter.java takes.
  */
-public final class BatchedUpdate extends AbstractStreamOperator<byte[]>
-        implements OneInputStreamOperator<Row, byte[]>, BoundedOneInput, Triggerable<Row, VoidNamespace> {
+public final class BatchedUpdate extends AbstractStreamOperator<Row>
+        implements OneInputStreamOperator<Row, Row>, BoundedOneInput, Triggerable<Row, VoidNamespace> {
 
     private static final long serialVersionUID = 1L;
     // The main interpreter's names are shared by all subtasks of this JVM.
@@ -79,6 +79,7 @@ public final class BatchedUpdate extends AbstractStreamOperator<byte[]>
     private transient int[] keyGroups;
     private transient List<byte[]> userIds;
     private transient byte[][] events;
+    private transient byte[] request;
     private transient int[] userOf;
     private transient int count;
     private transient long flushAt;
@@ -123,6 +124,7 @@ public final class BatchedUpdate extends AbstractStreamOperator<byte[]>
         keyGroups = new int[capacity];
         userIds = new ArrayList<>();
         events = new byte[capacity][];
+        request = new byte[0];
         userOf = new int[capacity];
         count = 0;
         flushAt = Long.MAX_VALUE;
@@ -252,7 +254,7 @@ public final class BatchedUpdate extends AbstractStreamOperator<byte[]>
 
     /**
      * Little-endian: users U, events E (4 bytes each); U lengths of user ids, U lengths of blobs (-1: none), E places of users, E
-     * lengths of wires (4 each); then all user ids, all blobs, all wires.
+     * lengths of wires (4 each); then all user ids, all blobs, all wires. What comes after is of an earlier request.
      */
     private byte[] request(byte[][] blobs) {
         int users = blobs.length;
@@ -263,8 +265,10 @@ public final class BatchedUpdate extends AbstractStreamOperator<byte[]>
         for (int event = 0; event < count; event++) {
             size += events[event].length;
         }
-        byte[] bytes = new byte[size];
-        ByteBuffer out = ByteBuffer.wrap(bytes).order(ByteOrder.LITTLE_ENDIAN);
+        if (request.length < size || request.length > size + size / 8) {
+            request = new byte[size];
+        }
+        ByteBuffer out = ByteBuffer.wrap(request).order(ByteOrder.LITTLE_ENDIAN);
         out.putInt(users).putInt(count);
         for (byte[] userId : userIds) {
             out.putInt(userId.length);
@@ -290,7 +294,7 @@ public final class BatchedUpdate extends AbstractStreamOperator<byte[]>
             out.put(events[event]);
             events[event] = null;
         }
-        return bytes;
+        return request;
     }
 
     /**
@@ -323,7 +327,7 @@ public final class BatchedUpdate extends AbstractStreamOperator<byte[]>
         for (int length : letters) {
             byte[] letter = new byte[length];
             in.get(letter);
-            output.collect(new StreamRecord<>(letter));
+            output.collect(new StreamRecord<>(Row.of(letter, null)));
         }
     }
 

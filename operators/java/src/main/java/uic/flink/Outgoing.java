@@ -3,6 +3,7 @@ package uic.flink;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.nio.charset.StandardCharsets;
+import org.apache.flink.types.Row;
 
 /**
  * What leaves the update operator, as bytes, the same from both plans (operators/outgoing.py).
@@ -17,15 +18,18 @@ final class Outgoing {
 
     private Outgoing() {}
 
-    /** A published memory; blob null: the user left. */
-    static byte[] snapshot(byte[] userId, byte[] blob) {
-        byte[] bytes = new byte[10 + userId.length + (blob == null ? 0 : blob.length)];
+    /**
+     * A published memory; blob null: the user left. ROW(record, value): the value of the record is beside it rather than in it,
+     * since memories are large and would be copied twice.
+     */
+    static Row snapshot(byte[] userId, byte[] blob) {
+        byte[] bytes = new byte[10 + userId.length];
         ByteBuffer out = ByteBuffer.wrap(bytes).order(ByteOrder.LITTLE_ENDIAN);
         out.put(SNAPSHOT);
         put(out, userId);
-        put(out, blob);
+        put(out, null);
         out.put((byte) 0);
-        return bytes;
+        return Row.of(bytes, blob);
     }
 
     /** A dead letter; headers are pairs of name and value. */

@@ -4,10 +4,11 @@ import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.nio.charset.StandardCharsets;
 import org.apache.flink.connector.kafka.sink.KafkaRecordSerializationSchema;
+import org.apache.flink.types.Row;
 import org.apache.kafka.clients.producer.ProducerRecord;
 
-/** Outgoing records (Outgoing.java) into their topics, one for each kind. */
-public final class OutgoingWriter implements KafkaRecordSerializationSchema<byte[]> {
+/** Outgoing records (Outgoing.java) into their topics, one for each kind: byte[], or ROW(byte[], value) with the value beside. */
+public final class OutgoingWriter implements KafkaRecordSerializationSchema<Object> {
     private static final long serialVersionUID = 1L;
     private final String[] topics;
 
@@ -17,11 +18,15 @@ public final class OutgoingWriter implements KafkaRecordSerializationSchema<byte
     }
 
     @Override
-    public ProducerRecord<byte[], byte[]> serialize(byte[] bytes, KafkaSinkContext context, Long timestamp) {
+    public ProducerRecord<byte[], byte[]> serialize(Object element, KafkaSinkContext context, Long timestamp) {
+        Row row = element instanceof Row ? (Row) element : null;
+        byte[] bytes = (byte[]) (row == null ? element : row.getField(0));
+        byte[] beside = row == null ? null : (byte[]) row.getField(1);
         ByteBuffer in = ByteBuffer.wrap(bytes).order(ByteOrder.LITTLE_ENDIAN);
         String topic = topics[in.get()];
         byte[] key = take(in, in.getInt());
-        byte[] value = take(in, in.getInt());
+        byte[] inside = take(in, in.getInt());
+        byte[] value = beside == null ? inside : beside;
         ProducerRecord<byte[], byte[]> record = new ProducerRecord<>(topic, null, null, key, value);
         for (int left = in.get(); left > 0; left--) {
             String name = new String(take(in, in.get()), StandardCharsets.UTF_8);
