@@ -12,7 +12,6 @@ from pathlib import Path
 import yaml
 
 from benchmarks.load import Load
-from benchmarks.samples import Sample, Sampler, Window
 from jobs.cluster.rest import Cluster
 from jobs.dev.node import Node
 from jobs.dev.stack import DevStack
@@ -24,8 +23,8 @@ from uic.errors import JobError
 _WAIT_S = 900.0
 # One size for all runs: what 1M users need on the heap, and what RocksDB wants beside it.
 _FLINK = {
-    "taskmanager.memory.process.size": "11g",
-    "taskmanager.memory.managed.size": "1536m",
+    "taskmanager.memory.process.size": "14g",
+    "taskmanager.memory.managed.size": "5g",
     "jobmanager.memory.process.size": "1g",
     "metrics.fetcher.update-interval": "250",
     # A busy machine has lost an upload to the JobManager; the client tries again after this, by default after five minutes.
@@ -176,42 +175,3 @@ def run_quietly(command: list[str], environment: Mapping[str, str] | None = None
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **(environment or {})})
     if done.returncode != 0:
         raise JobError(f"{' '.join(command[:6])} ...: {(done.stdout + done.stderr).strip()[-3000:]}")
-
-
-def wait_for_events(running: Running, count: int) -> None:
-    """Wait until the update operator has taken in so many; raises JobError if it does not come so far."""
-    give_up_at = time.monotonic() + _WAIT_S
-    while running.events() < count:
-        if time.monotonic() > give_up_at or not running.cluster.is_alive(running.job_id):
-            raise JobError(_why(running, running.events()))
-        time.sleep(0.2)
-
-
-def _why(running: Running, events: int) -> str:
-    failure = running.cluster.last_failure(running.job_id)
-    return f"job {running.job_id}: {events:,} events, then {failure or 'no more in time'}"
-
-
-def measure(running: Running, *, begin: int, end: int, warm_s: float, window_s: float) -> tuple[Window, list[Sample]]:
-    """Sample a job until its window is over: from `begin` events on and after `warm_s`, for `window_s` or to `end` events."""
-    sampler = Sampler(running.taskmanager.pid, running.events)
-    sampler.start()
-    started = time.time()
-    first: Sample | None = None
-    try:
-        while True:
-            time.sleep(0.2)
-            last = sampler.samples[-1] if sampler.samples else None
-            if last is not None and first is None and last.events >= begin and last.at_s >= started + warm_s:
-                first = last
-            if (
-                first is not None
-                and last is not None
-                and last is not first
-                and (last.at_s >= first.at_s + window_s or last.events >= end)
-            ):
-                return Window.between(first, last), sampler.samples
-            if time.time() > started + _WAIT_S or not running.cluster.is_alive(running.job_id):
-                raise JobError(_why(running, last.events if last else 0))
-    finally:
-        sampler.stop()

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.cluster import Bench, wait_for_events
+from benchmarks.cluster import Bench
 from benchmarks.load import Load
+from benchmarks.measure import wait_for_events
 from jobs.produce import produce
 from uic.errors import JobError
 

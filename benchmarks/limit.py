@@ -1,7 +1,12 @@
 """What the stream is held against: the same batched function in a plain loop, one thread, memories in a dictionary."""
 
+import dataclasses
+import json
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from benchmarks.load import START_MS, Load, Record
 from operators.allocator import keep_freed_memory
@@ -25,6 +30,13 @@ class Limit:
     @property
     def per_cpu_second(self) -> float:
         return self.events / self.cpu_seconds
+
+
+def run_apart(bundle: Path, load: Load, *, batch: int, count: int) -> Limit:
+    """`run` in a process of its own, whose memory is free again when it has ended."""
+    arguments = json.dumps({"load": dataclasses.asdict(load), "batch": batch, "count": count})
+    command = [sys.executable, "-m", "benchmarks.limit", str(bundle), arguments]
+    return Limit(**json.loads(subprocess.run(command, capture_output=True, check=True).stdout))
 
 
 def run(bundle: Bundle, load: Load, *, batch: int, count: int) -> Limit:
@@ -63,3 +75,9 @@ def _loop(updater: BatchUpdater, memories: dict[str, bytes], events: list[Record
         done = updater.apply(users, [memories.get(user) for user in users], arrivals)
         for place, blob in done.blobs.items():
             memories[users[place]] = blob
+
+
+if __name__ == "__main__":
+    asked = json.loads(sys.argv[2])
+    found = run(Bundle.open(Path(sys.argv[1])), Load(**asked["load"]), batch=asked["batch"], count=asked["count"])
+    sys.stdout.write(json.dumps(dataclasses.asdict(found)))

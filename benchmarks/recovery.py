@@ -6,8 +6,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from benchmarks.cluster import Bench, Running, wait_for_events
+from benchmarks.cluster import Bench, Running
 from benchmarks.load import Load, Record
+from benchmarks.measure import wait_for_events
 from jobs.kafka import client_config
 from jobs.produce import produce
 from jobs.settings import KafkaSettings

@@ -1,91 +1,26 @@
 """How fast the stream is, in one command: `python -m benchmarks.stream`. Results, a table and a plot go to --out."""
 
-import dataclasses
-import json
 import os
 import platform
 import tempfile
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from benchmarks import limit, report
-from benchmarks.cluster import Bench, measure, run_quietly
+from benchmarks.cluster import run_quietly
 from benchmarks.latency import latency
 from benchmarks.load import Load, bundle
+from benchmarks.measure import measure
 from benchmarks.profile import profile
 from benchmarks.recovery import HEARTBEAT, recovery
-from benchmarks.throughput import Pace, batched
+from benchmarks.run import BATCH, PARTS, QUICK, ZIPFS, Run, Sizes
+from benchmarks.samples import Window
+from benchmarks.throughput import measure_job
 from uic.errors import BadInput
-
-PARTS = ("limit", "batched", "per-event", "plain", "latency", "recovery", "profile")
-BATCH = 256
-_ZIPFS = (None, 1.1)
-
-
-_PACE = Pace(warm_s=40, window_s=30, interval_s=30)
-_SLOW_PACE = Pace(warm_s=20, window_s=30, interval_s=10)
-_QUICK_PACE = Pace(warm_s=4, window_s=4, interval_s=2)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sizes:
-    """How much is run; `quick` shows that everything works, its figures say little."""
-
-    users: tuple[int, ...] = (10_000, 100_000, 1_000_000)
-    drawn: int = 2_400_000
-    pace: Pace = _PACE
-    slow_pace: Pace = _SLOW_PACE
-    counted: int = 200_000
-    latency_s: float = 60
-    latency_warm: int = 600_000
-    recovered: tuple[tuple[int, str], ...] = ((100_000, "hashmap"), (100_000, "rocksdb"), (1_000_000, "hashmap"))
-
-
-QUICK = Sizes(
-    users=(10_000,),
-    drawn=150_000,
-    pace=_QUICK_PACE,
-    slow_pace=_QUICK_PACE,
-    counted=20_000,
-    latency_s=10,
-    latency_warm=20_000,
-    recovered=((10_000, "hashmap"),),
-)
-
-
-@dataclass
-class Run:
-    """One run of the command: what it has found so far, and where things are."""
-
-    sizes: Sizes
-    bundle: Path
-    jars: Path
-    work: Path
-    out: Path
-    parts: tuple[str, ...]
-    found: dict[str, Any] = field(default_factory=dict)  # JSON
-
-    def note(self, part: str, row: dict[str, Any], value: Any) -> None:  # a dataclass
-        """Keep a result at once: an hour of measuring is not lost with its last part."""
-        entry = {**row, **dataclasses.asdict(value)}
-        for name in ("per_cpu_second", "per_second"):
-            if hasattr(value, name):
-                entry[name] = getattr(value, name)
-        self.found.setdefault(part, []).append(entry)
-        (self.out / "result.json").write_text(json.dumps(self.found, indent=1) + "\n")
-        shown = {key: round(each, 1) if isinstance(each, float) else each for key, each in entry.items() if key != "functions"}
-        typer.echo(f"{part}: {shown}")
-
-    def loads(self) -> list[Load]:
-        return [Load(users=users, zipf=zipf, drawn=self.sizes.drawn) for users in self.sizes.users for zipf in _ZIPFS]
-
-    def bench(self, **more: Any) -> Bench:  # what Bench takes
-        return Bench(self.work / f"bench-{time.monotonic_ns()}", self.bundle, jars=self.jars, **more)
 
 
 def main(
@@ -121,9 +56,8 @@ def main(
 
 
 def _limit(run: Run) -> None:
-    model = bundle(run.bundle)
     for load in run.loads():
-        run.note("limit", _row(load), limit.run(model, load, batch=BATCH, count=run.sizes.counted))
+        run.note_measured("limit", _row(load), partial(limit.run_apart, run.bundle, load, batch=BATCH, count=run.sizes.counted))
 
 
 def _cluster(run: Run) -> None:
@@ -135,13 +69,16 @@ def _cluster(run: Run) -> None:
                 continue
             bench.fill(load)
             for backend in ("hashmap", "rocksdb") if "batched" in run.parts else ():
-                window, checkpoint = batched(bench, load, backend=backend, plan="batched", pace=run.sizes.pace)
-                run.note("batched", {**_row(load), "backend": backend}, window)
-                if checkpoint is not None:
-                    run.note("checkpoint", {**_row(load), "backend": backend}, checkpoint)
+                row = {**_row(load), "backend": backend}
+                done = run.note_measured(
+                    "batched", row, partial(measure_job, bench, load, backend=backend, plan="batched", pace=run.sizes.pace)
+                )
+                if done.checkpoint is not None:
+                    run.note("checkpoint", row, done.checkpoint)
             if wants_per_event:
-                window, _ = batched(bench, load, backend="hashmap", plan="per-event", pace=run.sizes.slow_pace)
-                run.note("per-event", _row(load), window)
+                pace = run.sizes.slow_pace
+                one_by_one = partial(measure_job, bench, load, backend="hashmap", plan="per-event", pace=pace)
+                run.note_measured("per-event", _row(load), one_by_one)
             bench.drop(load.name)
 
 
@@ -157,8 +94,13 @@ def _plain(run: Run) -> None:
         more = {"jars": run.jars.absolute(), "folder": folder}
         run_quietly(plain.command({**arguments, **more}))
         running = bench.running_named("plain")
-        window, _ = measure(running, begin=0, end=load.total, warm_s=pace.warm_s, window_s=pace.window_s)
-        run.note("plain", _row(load), window)
+
+        def window() -> Window:
+            found = measure(running, begin=0, end=load.total, warm_s=pace.warm_s, window_s=pace.window_s)[0]
+            running.cluster.cancel(running.job_id)
+            return found
+
+        run.note_measured("plain", _row(load), window)
 
 
 def _latency_and_recovery(run: Run) -> None:
@@ -177,7 +119,7 @@ def _latency_and_recovery(run: Run) -> None:
 
 def _profile(run: Run) -> None:
     model = bundle(run.bundle)
-    for zipf in _ZIPFS:
+    for zipf in ZIPFS:
         load = Load(users=10_000, zipf=zipf, drawn=0)
         run.note("profile", _row(load), profile(model, load, run.work, batch=BATCH, count=run.sizes.counted // 4))
 

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.cluster import Bench, Running, measure
+from benchmarks.cluster import Bench, Running
 from benchmarks.load import Load
+from benchmarks.measure import measure
 from benchmarks.samples import Sample, Window
 
 
@@ -28,7 +29,14 @@ class CheckpointFacts:
     rate_during: float
 
 
-def batched(bench: Bench, load: Load, *, backend: str, plan: str, pace: Pace) -> tuple[Window, CheckpointFacts | None]:
+@dataclass(frozen=True, kw_only=True)
+class Measured(Window):
+    """The window of a job, and its last checkpoint."""
+
+    checkpoint: CheckpointFacts | None
+
+
+def measure_job(bench: Bench, load: Load, *, backend: str, plan: str, pace: Pace) -> Measured:
     """The job of `uic job submit` over a load that is in Kafka already."""
     kafka = bench.topics(load.name)
     running = bench.submit(kafka, plan=plan, backend=backend, interval_s=pace.interval_s)
@@ -36,7 +44,7 @@ def batched(bench: Bench, load: Load, *, backend: str, plan: str, pace: Pace) ->
         window, samples = measure(
             running, begin=load.users, end=int(load.total * 0.98), warm_s=pace.warm_s, window_s=pace.window_s
         )
-        return window, _checkpoint(running, samples)
+        return Measured(**vars(window), checkpoint=_checkpoint(running, samples))
     finally:
         running.cluster.cancel(running.job_id)
         bench.drop(kafka.snapshots, kafka.late, kafka.dead)
