@@ -69,8 +69,17 @@ def fingerprints(event: BehaviourEvent) -> tuple[bytes, bytes]:
 
     Two events with either of them equal are one event that came twice.
     """
-    content = _hash8(_TIME_AND_ITEM.pack(event.time_ms, event.item_id) + event.behaviour.encode())
-    return content, _NO_FINGERPRINT if event.event_id is None else _hash8(event.event_id.encode())
+    return content_mark(event.time_ms, event.item_id, event.behaviour), id_mark(event.event_id)
+
+
+def content_mark(time_ms: int, item_id: int, behaviour: str) -> bytes:
+    """The first of an event's two fingerprints."""
+    return _hash8(_TIME_AND_ITEM.pack(time_ms, item_id) + behaviour.encode())
+
+
+def id_mark(event_id: str | None) -> bytes:
+    """The second one."""
+    return _NO_FINGERPRINT if event_id is None else _hash8(event_id.encode())
 
 
 def admit(
