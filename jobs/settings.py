@@ -115,6 +115,16 @@ class ClusterSettings(_Section):
     url: str = Field("http://localhost:8081", description="REST address of the JobManager")
 
 
+class DailySettings(_Section):
+    """The catalogue of daily checkpoints (`uic checkpoint create`, `schedule`); which days there are is in `days`."""
+
+    catalogue: Path | None = Field(None, description="its folder, on the disk that the workers share; default: <job_dir>-daily")
+    savepoint_timeout_s: float = Field(3600.0, gt=0, description="how long Flink may take for one")
+    clock_margin_s: float = Field(60.0, ge=0, description="how far this machine's and the brokers' clocks may be apart")
+    metrics_host: str = Field("127.0.0.1", description="address on which `uic checkpoint schedule` serves its metrics")
+    metrics_port: int | None = Field(None, ge=0, le=65535, description="and its Prometheus port; 0: any free one")
+
+
 class Settings(BaseSettings):
     """The whole of uic.yaml."""
 
@@ -126,6 +136,7 @@ class Settings(BaseSettings):
     store: StoreSettings = StoreSettings()
     kafka: KafkaSettings = KafkaSettings()
     cluster: ClusterSettings = ClusterSettings()
+    daily: DailySettings = DailySettings()
     flink: dict[str, str] = Field(default_factory=dict, description="Flink's own keys, passed through")
 
     @classmethod
