@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from uic.clock import Days
 from uic.errors import BadInput
 from uic.variant import Variant, preset
 
@@ -34,6 +35,13 @@ def _json_or_text(text: str) -> Any:  # any JSON value
         return json.loads(text)
     except ValueError:
         return text
+
+
+def _known_zone(zone: str) -> str:
+    try:
+        return Days(zone).zone
+    except BadInput as error:
+        raise ValueError(str(error)) from error
 
 
 _Fields = Annotated[dict[str, Any], BeforeValidator(_from_text)]
@@ -80,6 +88,14 @@ class StreamSettings(_Section):
     metrics_port: int | None = Field(None, ge=0, le=65535, description="Prometheus port of each worker; 0: any free one")
     lateness_s: int = Field(86_400, ge=0, description="how much older than its user's last event an event may be")
     max_ahead_s: int = Field(86_400, ge=0, description="how far ahead of the clock an event's time may be")
+
+
+class DaysSettings(_Section):
+    """Days, as daily checkpoints and daily copies know them."""
+
+    zone: Annotated[str, AfterValidator(_known_zone)] = Field("UTC", description="time zone, such as Asia/Shanghai")
+    kept: int = Field(7, ge=1, le=366, description="days that can be gone back to")
+    lead_s: int = Field(600, ge=0, le=43_200, description="how long before a day begins its daily checkpoint is taken")
 
 
 class StoreSettings(_Section):
@@ -133,6 +149,7 @@ class Settings(BaseSettings):
     model: ModelSettings = ModelSettings()
     train: _Fields = Field(default_factory=dict, description="fields of model/training/config.py, such as `epochs: 5`")
     stream: StreamSettings = StreamSettings()
+    days: DaysSettings = DaysSettings()
     store: StoreSettings = StoreSettings()
     kafka: KafkaSettings = KafkaSettings()
     cluster: ClusterSettings = ClusterSettings()
