@@ -1,12 +1,13 @@
 """The Python half of the batched plan: what BatchedUpdate.java calls with a batch of events and the memories of their users.
 
-Bytes in, bytes out; their layout is told at `request` and `take` in BatchedUpdate.java. uic/batch.py does the work.
+Bytes in, bytes out; their layout is told at `request` and `take` in BatchedUpdate.java. The memories, nearly all of the bytes,
+lie where both sides see them, and are not copied between the two. uic/batch.py does the work.
 """
 
+import ctypes
 import struct
 import traceback
-from collections.abc import Callable
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 from operators import wire
@@ -17,15 +18,14 @@ from uic.batch import Arrival, BatchUpdate, BatchUpdater
 from uic.errors import CorruptMemory
 from uic.letters import Letter
 
-Apply = Callable[[bytes], bytes]
 OK, FAILED, CORRUPT_MEMORY = b"\0", b"\1", b"\2"
 _HEAD = struct.Struct("<QqBH")
 
 
-def open_batched(settings_json: str) -> tuple[Apply | None, str | None]:
-    """The function that applies a batch; or None and the traceback of what prevents it."""
+def open_batched(settings_json: str) -> tuple["BatchedUpdates | None", str | None]:
+    """What applies batches; or None and the traceback of what prevents it."""
     try:
-        return BatchedUpdates(Worker(UpdateSettings.from_json(settings_json))).apply, None
+        return BatchedUpdates(Worker(UpdateSettings.from_json(settings_json))), None
     except Exception:
         return None, traceback.format_exc()
 
@@ -36,6 +36,12 @@ class BatchedUpdates:
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._updater = BatchUpdater(worker.updater, accepted=worker.accepted, max_ahead_ms=worker.max_ahead_ms)
+        self.blob_size = worker.updater.codec.size
+        self._memories = memoryview(b"")
+
+    def share(self, address: int, size: int) -> None:
+        """Where memories lie: `size` bytes of the caller's at this address, which stay for as long as `apply` is called."""
+        self._memories = memoryview((ctypes.c_char * size).from_address(address)).cast("B")
 
     def apply(self, request: bytes) -> bytes:
         """One batch. Never raises: Java gets the traceback and fails the task with it."""
@@ -50,7 +56,7 @@ class BatchedUpdates:
             return FAILED + traceback.format_exc().encode()
 
     def _apply(self, request: bytes) -> bytes:
-        split = _split(request)
+        split = _split(request, self.blob_size)
         users = split.users
         done = self._update(split)
         letters = []
@@ -64,34 +70,35 @@ class BatchedUpdates:
         if self._worker.writes_store:
             publisher.memories([(users[user], blob) for user, blob in done.blobs.items()])
         records = publisher.letters(letters)
-        moved = len(split.blobs) + len(done.packed)
+        moved = (len(split.shared) + len(done.changed)) * self.blob_size
         self._worker.count(done.outcomes, [arrival.log_time_ms for arrival in split.arrivals], done.step_s, moved)
-        return _reply(done, records)
+        numbers = (len(done.changed), len(records), *done.changed, *map(len, records))
+        return b"".join((OK, struct.pack(f"<{len(numbers)}i", *numbers), *records))
 
     def _update(self, split: "_Split") -> BatchUpdate:
-        present = [place for place, size in enumerate(split.blob_sizes) if size >= 0]
-        sizes = {split.blob_sizes[place] for place in present}
-        if sizes <= {self._worker.updater.codec.size}:
-            return self._updater.apply_packed(split.users, present, split.blobs, split.arrivals)
-        # One at least is of another layout, or cut off: taken one by one, the error says whose.
-        ends = accumulate(max(size, 0) for size in split.blob_sizes)
-        blobs = [
-            None if size < 0 else bytes(split.blobs[end - size : end]) for size, end in zip(split.blob_sizes, ends, strict=True)
-        ]
-        return self._updater.apply(split.users, blobs, split.arrivals)
+        packed = self._memories[: len(split.shared) * self.blob_size]
+        if not split.odd:
+            return self._updater.apply_packed(split.users, split.shared, packed, split.arrivals, into=self._memories)
+        # These are of another layout, or cut off: taken one by one, the error says whose.
+        blobs: list[bytes | None] = [split.odd.get(place) for place in range(len(split.users))]
+        for at, place in enumerate(split.shared):
+            blobs[place] = bytes(packed[at * self.blob_size : (at + 1) * self.blob_size])
+        self._updater.apply(split.users, blobs, split.arrivals)
+        raise AssertionError("a memory of another size must be refused")
 
 
 class _Split(NamedTuple):
-    """A request in parts. `blobs`: the memories side by side; `wires`: where in the request each event lies."""
+    """A request in parts. `shared`: the users whose memory lies in the shared bytes, in its order; `odd`: memories that have
+    another size and came along; `wires`: where in the request each event lies."""
 
     users: list[str]
-    blob_sizes: tuple[int, ...]
-    blobs: memoryview
+    shared: list[int]
+    odd: dict[int, bytes]
     arrivals: list[Arrival]
     wires: list[slice]
 
 
-def _split(request: bytes) -> _Split:
+def _split(request: bytes, blob_size: int) -> _Split:
     users, events = struct.unpack_from("<ii", request)
     numbers = struct.unpack_from(f"<{2 * users + 2 * events}i", request, 8)
     at = 8 + 4 * len(numbers)
@@ -100,9 +107,11 @@ def _split(request: bytes) -> _Split:
         names.append(request[at : at + size].decode())
         at += size
     blob_sizes = numbers[users : 2 * users]
-    blobs_at = at
-    at += sum(size for size in blob_sizes if size > 0)
-    blobs = memoryview(request)[blobs_at:at]
+    shared = [place for place, size in enumerate(blob_sizes) if size == blob_size]
+    odd = {place: size for place, size in enumerate(blob_sizes) if size not in (-1, blob_size)}
+    edges = list(accumulate(odd.values(), initial=at))
+    blobs = {place: request[start:end] for place, (start, end) in zip(odd, pairwise(edges), strict=True)}
+    at = edges[-1]
     arrivals, wires = [], []
     unpack, head = _HEAD.unpack_from, _HEAD.size
     for user, size in zip(numbers[2 * users : 2 * users + events], numbers[2 * users + events :], strict=True):
@@ -111,10 +120,4 @@ def _split(request: bytes) -> _Split:
         arrivals.append(Arrival(user, log_time_ms, flags != 0, request[at + head + length : end]))
         wires.append(slice(at, end))
         at = end
-    return _Split(names, blob_sizes, blobs, arrivals, wires)
-
-
-def _reply(done: BatchUpdate, records: list[bytes]) -> bytes:
-    size = len(done.packed) // max(1, len(done.changed))
-    numbers = (len(done.changed), size, len(records), *done.changed, *map(len, records))
-    return b"".join((OK, struct.pack(f"<{len(numbers)}i", *numbers), done.packed, *records))
+    return _Split(names, shared, blobs, arrivals, wires)

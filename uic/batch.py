@@ -89,17 +89,28 @@ class BatchUpdater:
         return self._apply(users, self._open(len(users), present, columns), events)
 
     def apply_packed(
-        self, users: Sequence[str], present: Sequence[int], packed: memoryview, events: Sequence[Arrival]
+        self,
+        users: Sequence[str],
+        present: Sequence[int],
+        packed: memoryview,
+        events: Sequence[Arrival],
+        *,
+        into: memoryview | None = None,
     ) -> BatchUpdate:
-        """The same with the memories of the users at the places `present` side by side, all of them of the layout's size."""
+        """The same with the memories of the users at the places `present` side by side, all of them of the layout's size.
+
+        The new ones are written to `into`, which may be where the old ones lie.
+        """
         try:
             columns = self.updater.codec.decode_packed(packed)
         except CorruptMemory:
             size = self.updater.codec.size
             columns = self._decode(users, present, [bytes(packed[at : at + size]) for at in range(0, len(packed), size)])
-        return self._apply(users, self._open(len(users), present, columns), events)
+        return self._apply(users, self._open(len(users), present, columns), events, into)
 
-    def _apply(self, users: Sequence[str], opened: _Open, events: Sequence[Arrival]) -> BatchUpdate:
+    def _apply(
+        self, users: Sequence[str], opened: _Open, events: Sequence[Arrival], into: memoryview | None = None
+    ) -> BatchUpdate:
         accepted, max_ahead_ms, rules = self._accepted, self._max_ahead_ms, self.updater.rules
         ledgers = opened.ledgers
         steps = _Steps([], [], [], [], [])
@@ -129,7 +140,7 @@ class BatchUpdater:
         outcomes = Counter(each.kind for each in left)
         outcomes[Outcome.APPLIED.value] = len(steps.users)
         changed = [user for user, wave in enumerate(next_wave) if wave > 0]
-        return BatchUpdate(changed, self._close(changed, opened, states_UF), left, outcomes, step_s)
+        return BatchUpdate(changed, self._close(changed, opened, states_UF, into), left, outcomes, step_s)
 
     def _open(self, users: int, present: Sequence[int], columns: Columns) -> _Open:
         empty = self.updater.initial
@@ -188,7 +199,7 @@ class BatchUpdater:
             start = end
         return states_UF
 
-    def _close(self, changed: list[int], opened: _Open, states_UF: Float32) -> memoryview:
+    def _close(self, changed: list[int], opened: _Open, states_UF: Float32, into: memoryview | None) -> memoryview:
         ledgers = [opened.ledgers[place] for place in changed]
         columns = Columns(
             states_BF=states_UF if len(changed) == len(states_UF) else states_UF[changed],
@@ -198,7 +209,7 @@ class BatchUpdater:
             log_times_ms=[NO_TIME if ledger.log_time_ms is None else ledger.log_time_ms for ledger in ledgers],
             generations=[opened.generations[place] for place in changed],
         )
-        return self.updater.codec.encode_packed(columns, bundle_version=self.updater.bundle_version)
+        return self.updater.codec.encode_packed(columns, bundle_version=self.updater.bundle_version, into=into)
 
 
 def _time(time_ms: int) -> int | None:

@@ -214,9 +214,10 @@ class Codec:
         data = self.encode_packed(columns, bundle_version=bundle_version)
         return [bytes(data[start : start + self.size]) for start in range(0, len(data), self.size)]
 
-    def encode_packed(self, columns: Columns, *, bundle_version: int) -> memoryview:
-        """The same, one after the other."""
-        rows = np.empty(len(columns.rings), dtype=self._rows)
+    def encode_packed(self, columns: Columns, *, bundle_version: int, into: memoryview | None = None) -> memoryview:
+        """The same, one after the other: in memory of its own, or from the beginning of `into` on."""
+        count = len(columns.rings)
+        rows = np.empty(count, dtype=self._rows) if into is None else np.frombuffer(into, dtype=self._rows, count=count)
         rows["fixed"] = np.void(self._fixed)
         rows["bundle_version"] = bundle_version
         rows["generation"] = columns.generations

@@ -11,6 +11,8 @@ import java.util.concurrent.atomic.AtomicInteger;
 import org.apache.flink.api.common.state.ValueState;
 import org.apache.flink.api.common.state.ValueStateDescriptor;
 import org.apache.flink.api.common.typeinfo.PrimitiveArrayTypeInfo;
+import org.apache.flink.core.memory.MemorySegment;
+import org.apache.flink.core.memory.MemorySegmentFactory;
 import org.apache.flink.runtime.execution.SuppressRestartsException;
 import org.apache.flink.runtime.state.KeyGroupRangeAssignment;
 import org.apache.flink.runtime.state.KeyedStateBackend;
@@ -71,7 +73,9 @@ public final class BatchedUpdate extends AbstractStreamOperator<Row>
     private transient ValueState<byte[]> memory;
     private transient InternalTimerService<VoidNamespace> timers;
     private transient PythonInterpreter interpreter;
-    private transient String apply;
+    private transient String updates;
+    private transient MemorySegment memories; // seen by both languages
+    private transient int blobSize;
     private transient KeyedStateBackend<Row> backend;
     private transient int maxParallelism;
     private transient Map<String, Integer> places;
@@ -146,14 +150,17 @@ public final class BatchedUpdate extends AbstractStreamOperator<Row>
         interpreter = new PythonInterpreter(config.build());
         interpreter.set("uic_home", System.getProperty("java.io.tmpdir"));
         interpreter.exec(CLEAN);
-        apply = "uic_apply_" + NEXT_NAME.getAndIncrement();
+        updates = "uic_updates_" + NEXT_NAME.getAndIncrement();
         interpreter.exec("from operators.batched import open_batched as uic_open_batched");
         interpreter.set("uic_settings", settings);
-        interpreter.exec(apply + ", uic_problem = uic_open_batched(uic_settings)");
+        interpreter.exec(updates + ", uic_problem = uic_open_batched(uic_settings)");
         Object problem = interpreter.get("uic_problem");
         if (problem != null) {
             throw new FlinkRuntimeException("the update operator could not open:\n" + problem);
         }
+        blobSize = ((Number) interpreter.invokeMethod(updates, "__getattribute__", "blob_size")).intValue();
+        memories = MemorySegmentFactory.allocateUnpooledOffHeapMemory(Math.multiplyExact(capacity, blobSize), this);
+        interpreter.invokeMethod(updates, "share", memories.getAddress(), memories.size());
     }
 
     /** An element needs no key set for it: its state is read at the flush. Hashing rows was a third of the time spent in Java. */
@@ -230,12 +237,22 @@ public final class BatchedUpdate extends AbstractStreamOperator<Row>
         if (count == 0) {
             return;
         }
-        byte[][] blobs = new byte[keys.size()][];
-        for (int user = 0; user < blobs.length; user++) {
+        int users = keys.size();
+        int shared = 0;
+        int[] sizes = new int[users];
+        byte[][] odd = null;
+        for (int user = 0; user < users; user++) {
             backend.setCurrentKeyAndKeyGroup(keys.get(user), keyGroups[user]);
-            blobs[user] = memory.value();
+            byte[] blob = memory.value();
+            sizes[user] = blob == null ? -1 : blob.length;
+            if (blob != null && blob.length == blobSize) {
+                memories.put(blobSize * shared++, blob);
+            } else if (blob != null) {
+                odd = odd == null ? new byte[users][] : odd;
+                odd[user] = blob;
+            }
         }
-        byte[] answer = (byte[]) interpreter.invoke(apply, (Object) request(blobs));
+        byte[] answer = (byte[]) interpreter.invokeMethod(updates, "apply", (Object) request(sizes, odd));
         if (answer[0] != OK) {
             String why = new String(answer, 1, answer.length - 1, StandardCharsets.UTF_8);
             if (answer[0] == CORRUPT_MEMORY) {
@@ -244,7 +261,7 @@ public final class BatchedUpdate extends AbstractStreamOperator<Row>
             }
             throw new FlinkRuntimeException("a batch of events could not be applied:\n" + why);
         }
-        take(ByteBuffer.wrap(answer).order(ByteOrder.LITTLE_ENDIAN).position(1), blobs);
+        take(ByteBuffer.wrap(answer).order(ByteOrder.LITTLE_ENDIAN).position(1), sizes);
         places.clear();
         keys.clear();
         userIds.clear();
@@ -254,27 +271,28 @@ public final class BatchedUpdate extends AbstractStreamOperator<Row>
 
     /**
      * Little-endian: users U, events E (4 bytes each); U lengths of user ids, U lengths of blobs (-1: none), E places of users, E
-     * lengths of wires (4 each); then all user ids, all blobs, all wires. What comes after is of an earlier request.
+     * lengths of wires (4 each); then all user ids, the blobs of another length than this layout's, all wires. The other blobs
+     * lie in `memories`, side by side. What comes after is of an earlier request.
      */
-    private byte[] request(byte[][] blobs) {
-        int users = blobs.length;
+    private byte[] request(int[] sizes, byte[][] odd) {
+        int users = sizes.length;
         int size = 8 + 8 * users + 8 * count;
         for (int user = 0; user < users; user++) {
-            size += userIds.get(user).length + (blobs[user] == null ? 0 : blobs[user].length);
+            size += userIds.get(user).length + (odd == null || odd[user] == null ? 0 : odd[user].length);
         }
         for (int event = 0; event < count; event++) {
             size += events[event].length;
         }
-        if (request.length < size || request.length > size + size / 8) {
-            request = new byte[size];
+        if (request.length < size || request.length > 2 * size) {
+            request = new byte[size + size / 8];
         }
         ByteBuffer out = ByteBuffer.wrap(request).order(ByteOrder.LITTLE_ENDIAN);
         out.putInt(users).putInt(count);
         for (byte[] userId : userIds) {
             out.putInt(userId.length);
         }
-        for (byte[] blob : blobs) {
-            out.putInt(blob == null ? -1 : blob.length);
+        for (int blobLength : sizes) {
+            out.putInt(blobLength);
         }
         for (int event = 0; event < count; event++) {
             out.putInt(userOf[event]);
@@ -285,9 +303,9 @@ public final class BatchedUpdate extends AbstractStreamOperator<Row>
         for (byte[] userId : userIds) {
             out.put(userId);
         }
-        for (byte[] blob : blobs) {
-            if (blob != null) {
-                out.put(blob);
+        for (int user = 0; odd != null && user < users; user++) {
+            if (odd[user] != null) {
+                out.put(odd[user]);
             }
         }
         for (int event = 0; event < count; event++) {
@@ -298,36 +316,35 @@ public final class BatchedUpdate extends AbstractStreamOperator<Row>
     }
 
     /**
-     * Little-endian: changed users C, size of a blob S, letters L (4 bytes each); C places of users, L lengths of letters (4
-     * each); C blobs; L outgoing records.
+     * Little-endian: changed users C, outgoing records R (4 bytes each); C places of users, R lengths (4 each); R outgoing
+     * records. The C new blobs lie in `memories`, side by side.
      */
-    private void take(ByteBuffer in, byte[][] before) throws Exception {
-        int changed = in.getInt();
-        int size = in.getInt();
-        int[] users = new int[changed];
-        int[] letters = new int[in.getInt()];
-        for (int i = 0; i < changed; i++) {
+    private void take(ByteBuffer in, int[] before) throws Exception {
+        int[] users = new int[in.getInt()];
+        int[] records = new int[in.getInt()];
+        for (int i = 0; i < users.length; i++) {
             users[i] = in.getInt();
         }
-        for (int i = 0; i < letters.length; i++) {
-            letters[i] = in.getInt();
+        for (int i = 0; i < records.length; i++) {
+            records[i] = in.getInt();
         }
-        for (int user : users) {
-            byte[] blob = new byte[size];
-            in.get(blob);
+        for (int length : records) {
+            byte[] record = new byte[length];
+            in.get(record);
+            output.collect(new StreamRecord<>(Row.of(record, null)));
+        }
+        for (int i = 0; i < users.length; i++) {
+            int user = users[i];
+            byte[] blob = new byte[blobSize];
+            memories.get(blobSize * i, blob);
             backend.setCurrentKeyAndKeyGroup(keys.get(user), keyGroups[user]);
             memory.update(blob);
-            if (idleAfterMs > 0 && before[user] == null) {
+            if (idleAfterMs > 0 && before[user] < 0) {
                 timers.registerEventTimeTimer(VoidNamespace.INSTANCE, logTimeMs(blob) + idleAfterMs + 1);
             }
             if (publishes) {
                 output.collect(new StreamRecord<>(Outgoing.snapshot(userIds.get(user), blob)));
             }
-        }
-        for (int length : letters) {
-            byte[] letter = new byte[length];
-            in.get(letter);
-            output.collect(new StreamRecord<>(Row.of(letter, null)));
         }
     }
 
