@@ -67,11 +67,16 @@ def _profiled(apply: Callable[[tuple[bytes, bytes]], None], calls: list[tuple[by
     return text.getvalue()
 
 
-def request_of(memories: Mapping[str, bytes], events: Sequence[Record], size: int) -> tuple[bytes, bytes]:
+def request_of(
+    memories: Mapping[str, bytes], events: Sequence[Record], size: int, log_times_ms: Sequence[int] | None = None
+) -> tuple[bytes, bytes]:
     """The request as BatchedUpdate.java makes it, and beside it the memories of this `size`, side by side."""
+    times_ms = log_times_ms or [START_MS + 86_400_000] * len(events)
     places: dict[str, int] = {}
     user_of = [places.setdefault(key.decode(), len(places)) for key, _ in events]
-    wires = [wire.pack("events-0", n, START_MS + 86_400_000, payload) for n, (_, payload) in enumerate(events)]
+    wires = [
+        wire.pack("events-0", n, time_ms, event[1]) for n, (time_ms, event) in enumerate(zip(times_ms, events, strict=True))
+    ]
     ids = [user.encode() for user in places]
     blobs = [memories.get(user) for user in places]
     sizes = [-1 if blob is None else len(blob) for blob in blobs]

@@ -73,6 +73,7 @@ def run_command(
         batch=stream.batch,
         batch_wait_ms=stream.batch_wait_ms,
         idle_after_s=stream.idle_after_s,
+        zone=settings.days.zone,
         metrics_port=stream.metrics_port,
         metrics_host=stream.metrics_host,
         flink={**settings.flink, **flink_options(flink or [])},

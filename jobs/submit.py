@@ -260,6 +260,7 @@ def _start(
         metrics_host=stream.metrics_host,
         checkpoints=str(checkpoints),
         restored_from=None if restore_from is None else str(restore_from),
+        zone=settings.days.zone,
     )
     plan = Plan(
         is_batched=choice.is_batched,

@@ -15,6 +15,7 @@ from operators.publish import LoggedLetter
 from operators.settings import UpdateSettings
 from operators.worker import Worker
 from uic.batch import Arrival, BatchUpdate, BatchUpdater
+from uic.clock import Days
 from uic.errors import CorruptMemory
 from uic.letters import Letter
 
@@ -35,7 +36,9 @@ class BatchedUpdates:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
-        self._updater = BatchUpdater(worker.updater, accepted=worker.accepted, max_ahead_ms=worker.max_ahead_ms)
+        self._updater = BatchUpdater(
+            worker.updater, accepted=worker.accepted, max_ahead_ms=worker.max_ahead_ms, days=Days(worker.zone)
+        )
         self.blob_size = worker.updater.codec.size
         self._memories = memoryview(b"")
 
@@ -66,10 +69,12 @@ class BatchedUpdates:
             letter = Letter(place.source, place.offset, kind, reason, detail, user_id, place.payload)
             letters.append(LoggedLetter(letter, place.log_time_ms))
         publisher = self._worker.publisher
-        # Java sends the blobs themselves as snapshots, where it is told to; a store of ours is written here.
+        # The last memories of days that ended within the batch come before the new ones, so that the store keeps a copy.
+        records = publisher.memories([(users[user], blob) for user, blob in done.earlier])
+        # Java sends the new ones themselves as snapshots, where it is told to; a store of ours is written here.
         if self._worker.writes_store:
             publisher.memories([(users[user], blob) for user, blob in done.blobs.items()])
-        records = publisher.letters(letters)
+        records += publisher.letters(letters)
         moved = (len(split.shared) + len(done.changed)) * self.blob_size
         self._worker.count(done.outcomes, [arrival.log_time_ms for arrival in split.arrivals], done.step_s, moved)
         numbers = (len(done.changed), len(records), *done.changed, *map(len, records))

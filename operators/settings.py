@@ -12,6 +12,7 @@ class UpdateSettings:
     """Paths are those on the workers.
 
     `store`: the RocksDB store that the operator writes itself; None where memories and letters leave as outgoing records.
+    `generation`: the one that its memories are of; `zone`: whose days the store keeps memories of.
     `checkpoints`, `restored_from`: where this run's checkpoints are, and what the run went on from; to name a bad one.
     """
 
@@ -26,6 +27,8 @@ class UpdateSettings:
     metrics_host: str = "127.0.0.1"
     checkpoints: str | None = None
     restored_from: str | None = None
+    generation: int = 0
+    zone: str = "UTC"
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self))

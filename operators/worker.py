@@ -35,9 +35,10 @@ class Worker:
         self._job_dir = Path(settings.job_dir)
         self.checkpoint = restored_checkpoint(settings)
         self.writes_store = settings.store is not None
+        self.zone = settings.zone
         try:
             bundle = Bundle.open(Path(settings.bundle))
-            self.updater = bundle.updater(OnnxStep(bundle), settings.rules)
+            self.updater = bundle.updater(OnnxStep(bundle), settings.rules, generation=settings.generation)
             self.accepted = bundle.accepted
             self.max_ahead_ms = settings.max_ahead_ms
             self.publisher = self._open_publisher(bundle)

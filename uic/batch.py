@@ -2,15 +2,19 @@
 
 Which events are applied is decided event by event in log order. The steps are then taken in waves: the first event of every
 user in the batch at once, then the second ones, so that a user may come as often as they like within a batch.
+
+What a batch gives is each user's last memory. Where a user's events in it are of several days, the last of each earlier day is
+given too: the store keeps a copy of it.
 """
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from uic.clock import Days
 from uic.codec import NO_TIME, Columns
 from uic.errors import CorruptMemory, InvalidEvent
 from uic.event import parse_event
@@ -37,10 +41,14 @@ class Left(NamedTuple):
 
 
 class BatchUpdate(NamedTuple):
-    """What a batch did. `changed`: users, by their places, whose memory is another one; `packed`: the new ones side by side."""
+    """What a batch did. `changed`: users, by their places, whose memory is another one; `packed`: the new ones side by side.
+
+    `earlier`: the last memories of days that ended within the batch for their user, to be published before those.
+    """
 
     changed: list[int]
     packed: memoryview
+    earlier: list[tuple[int, bytes]]
     left: list[Left]
     outcomes: Counter[str]
     step_s: float
@@ -48,8 +56,7 @@ class BatchUpdate(NamedTuple):
     @property
     def blobs(self) -> dict[int, bytes]:
         """The new memory of each user who has one, by the user's place."""
-        size = len(self.packed) // max(1, len(self.changed))
-        return {user: bytes(self.packed[at * size : (at + 1) * size]) for at, user in enumerate(self.changed)}
+        return dict(_blobs(self.changed, self.packed))
 
 
 class _Steps(NamedTuple):
@@ -64,7 +71,6 @@ class _Steps(NamedTuple):
 
 class _Open(NamedTuple):
     ledgers: list[Ledger]
-    generations: list[int]
     states_UF: Float32
 
 
@@ -72,12 +78,16 @@ class BatchUpdater:
     """Applies batches of raw events to memories of one bundle, as `Updater` applies single events.
 
     `accepted` and `max_ahead_ms` are those of `parse_event`; the clock that an event must not run ahead of is its log time.
+    `days` are those at whose ends memories are kept.
     """
 
-    def __init__(self, updater: Updater, *, accepted: frozenset[str] | None, max_ahead_ms: int) -> None:
+    def __init__(
+        self, updater: Updater, *, accepted: frozenset[str] | None, max_ahead_ms: int, days: Days | None = None
+    ) -> None:
         self.updater = updater
         self._accepted = accepted
         self._max_ahead_ms = max_ahead_ms
+        self._days = days or Days()
 
     def apply(self, users: Sequence[str], blobs: Sequence[bytes | None], events: Sequence[Arrival]) -> BatchUpdate:
         """Apply `events`, in log order, to the memories in `blobs` (None: the initial memory) of `users`.
@@ -111,12 +121,55 @@ class BatchUpdater:
     def _apply(
         self, users: Sequence[str], opened: _Open, events: Sequence[Arrival], into: memoryview | None = None
     ) -> BatchUpdate:
+        left: list[Left] = []
+        earlier: list[tuple[int, bytes]] = []
+        changed: set[int] = set()
+        applied, step_s = 0, 0.0
+        turns = self._turns(events)
+        for turn, places in enumerate(turns):
+            steps = self._judge(users, opened.ledgers, events, places, left)
+            started = time.perf_counter()
+            opened = opened._replace(states_UF=self._step(opened.states_UF, steps))
+            step_s += time.perf_counter() - started
+            applied += len(steps.users)
+            changed.update(steps.users)
+            if turn + 1 < len(turns):
+                ended = sorted(changed.intersection(events[place].user for place in turns[turn + 1]))
+                earlier += _blobs(ended, self._close(ended, opened))
+        if len(turns) > 1:
+            left.sort()
+        outcomes = Counter(each.kind for each in left)
+        outcomes[Outcome.APPLIED.value] = applied
+        last = sorted(changed)
+        return BatchUpdate(last, self._close(last, opened, into), earlier, left, outcomes, step_s)
+
+    def _turns(self, events: Sequence[Arrival]) -> Sequence[Sequence[int]]:
+        """The places of the events in turns, so that within one each user's events are of one day: nearly always one turn."""
+        bounds_ms = self._days.bounds_ms
+        begins_ms, ends_ms = bounds_ms(events[0].log_time_ms) if events else (0, 0)
+        if all(begins_ms <= event.log_time_ms < ends_ms for event in events):
+            return [range(len(events))]
+        turn_of: dict[int, tuple[int, int]] = {}
+        turns: list[list[int]] = []
+        for place, event in enumerate(events):
+            turn, ends_ms = turn_of.get(event.user, (0, bounds_ms(event.log_time_ms)[1]))
+            if event.log_time_ms >= ends_ms:
+                turn, ends_ms = turn + 1, bounds_ms(event.log_time_ms)[1]
+            turn_of[event.user] = turn, ends_ms
+            if turn == len(turns):
+                turns.append([])
+            turns[turn].append(place)
+        return turns
+
+    def _judge(
+        self, users: Sequence[str], ledgers: list[Ledger], events: Sequence[Arrival], places: Sequence[int], left: list[Left]
+    ) -> _Steps:
+        """Decide over the events at these places, in log order, and enter in the ledgers those that are to be applied."""
         accepted, max_ahead_ms, rules = self._accepted, self._max_ahead_ms, self.updater.rules
-        ledgers = opened.ledgers
         steps = _Steps([], [], [], [], [])
         next_wave = [0] * len(users)
-        left: list[Left] = []
-        for place, (user, log_time_ms, accepts_late, payload) in enumerate(events):
+        for place in places:
+            user, log_time_ms, accepts_late, payload = events[place]
             try:
                 event = parse_event(payload, now_ms=log_time_ms, accepted=accepted, max_ahead_ms=max_ahead_ms, key=users[user])
             except InvalidEvent as error:
@@ -134,29 +187,21 @@ class BatchUpdater:
             steps.users.append(user)
             steps.items.append(event.item_id)
             steps.categories.append(event.category_id)
-        started = time.perf_counter()
-        states_UF = self._step(opened.states_UF, steps)
-        step_s = time.perf_counter() - started
-        outcomes = Counter(each.kind for each in left)
-        outcomes[Outcome.APPLIED.value] = len(steps.users)
-        changed = [user for user, wave in enumerate(next_wave) if wave > 0]
-        return BatchUpdate(changed, self._close(changed, opened, states_UF, into), left, outcomes, step_s)
+        return steps
 
     def _open(self, users: int, present: Sequence[int], columns: Columns) -> _Open:
         empty = self.updater.initial
         times = zip(columns.rings, columns.sequences, columns.last_times_ms, columns.log_times_ms, strict=True)
         known = [Ledger(ring, sequence, _time(last_ms), _time(log_ms)) for ring, sequence, last_ms, log_ms in times]
         if len(present) == users:
-            return _Open(known, columns.generations, columns.states_BF.copy())
+            return _Open(known, columns.states_BF.copy())
         ledgers = [Ledger.of(empty) for _ in range(users)]
-        generations = [empty.generation] * users
-        for place, ledger, generation in zip(present, known, columns.generations, strict=True):
+        for place, ledger in zip(present, known, strict=True):
             ledgers[place] = ledger
-            generations[place] = generation
         states_UF = np.empty((users, self.updater.codec.layout.size_F), dtype=np.float32)
         states_UF[:] = empty.state_F
         states_UF[present] = columns.states_BF
-        return _Open(ledgers, generations, states_UF)
+        return _Open(ledgers, states_UF)
 
     def _decode(self, users: Sequence[str], present: Sequence[int], blobs: Sequence[bytes]) -> Columns:
         codec = self.updater.codec
@@ -199,18 +244,24 @@ class BatchUpdater:
             start = end
         return states_UF
 
-    def _close(self, changed: list[int], opened: _Open, states_UF: Float32, into: memoryview | None) -> memoryview:
+    def _close(self, changed: list[int], opened: _Open, into: memoryview | None = None) -> memoryview:
         ledgers = [opened.ledgers[place] for place in changed]
+        states_UF = opened.states_UF
         columns = Columns(
             states_BF=states_UF if len(changed) == len(states_UF) else states_UF[changed],
             rings=[ledger.ring for ledger in ledgers],
             sequences=[ledger.sequence for ledger in ledgers],
             last_times_ms=[NO_TIME if ledger.last_time_ms is None else ledger.last_time_ms for ledger in ledgers],
             log_times_ms=[NO_TIME if ledger.log_time_ms is None else ledger.log_time_ms for ledger in ledgers],
-            generations=[opened.generations[place] for place in changed],
+            generations=[self.updater.generation] * len(ledgers),
         )
         return self.updater.codec.encode_packed(columns, bundle_version=self.updater.bundle_version, into=into)
 
 
 def _time(time_ms: int) -> int | None:
     return None if time_ms == NO_TIME else time_ms
+
+
+def _blobs(users: Sequence[int], packed: memoryview) -> Iterator[tuple[int, bytes]]:
+    size = len(packed) // max(1, len(users))
+    return ((user, bytes(packed[at * size : (at + 1) * size])) for at, user in enumerate(users))

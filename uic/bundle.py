@@ -142,8 +142,8 @@ class Bundle:
             return {}
         return {int(raw): name for raw, name in json.loads(path.read_text()).get("categories", {}).items()}
 
-    def updater(self, step: StepFunction, rules: Rules) -> Updater:
-        """The pure transition of this bundle, with the given runtime of its step."""
+    def updater(self, step: StepFunction, rules: Rules, *, generation: int = 0) -> Updater:
+        """The pure transition of this bundle, with the given runtime of its step; its memories are of this generation."""
         return Updater(
             codec=self.codec,
             step=step,
@@ -152,6 +152,7 @@ class Bundle:
             categories=self.categories,
             bundle_version=self.manifest.version,
             rules=rules,
+            generation=generation,
         )
 
 

@@ -166,6 +166,7 @@ class Updater:
         categories: Vocabulary,
         bundle_version: int,
         rules: Rules,
+        generation: int = 0,
     ) -> None:
         self.codec = codec
         self.step = step
@@ -174,6 +175,7 @@ class Updater:
         self.categories = categories
         self.bundle_version = bundle_version
         self.rules = rules
+        self.generation = generation
 
     def update(self, blob: bytes | None, event: BehaviourEvent, *, log_time_ms: int, accepts_late: bool = False) -> Update:
         """Apply one event to the memory in `blob`, or to the initial memory where that is None.
@@ -197,7 +199,7 @@ class Updater:
             sequence=ledger.sequence,
             last_time_ms=ledger.last_time_ms,
             log_time_ms=ledger.log_time_ms,
-            generation=memory.generation,
+            generation=self.generation,
             bundle_version=self.bundle_version,
         )
         return Update(Outcome.APPLIED, self.codec.encode(after))

@@ -15,9 +15,11 @@ from toy import make_bundle
 
 from benchmarks.load import START_MS
 from benchmarks.profile import request_of
+from operators import outgoing
 from operators.batched import CORRUPT_MEMORY, OK, BatchedUpdates, open_batched
 from operators.settings import UpdateSettings
 from uic.bundle import Bundle
+from uic.codec import read_header
 from uic.event import BehaviourEvent, parse_event, to_json
 from uic.runtime import OnnxStep
 from uic.update import Rules, Updater
@@ -42,10 +44,12 @@ class Caller:
         self._shared = ctypes.create_string_buffer(BATCH * updates.blob_size)
         updates.share(ctypes.addressof(self._shared), len(self._shared))
 
-    def apply(self, memories: dict[str, bytes], events: list[tuple[bytes, bytes]]) -> tuple[bytes, list[bytes]]:
+    def apply(
+        self, memories: dict[str, bytes], events: list[tuple[bytes, bytes]], log_times_ms: list[int] | None = None
+    ) -> tuple[bytes, list[bytes]]:
         """The answer's first byte, or all of it where it failed; and the records. The memories are updated."""
         size = self.updates.blob_size
-        request, blobs = request_of(memories, events, size)
+        request, blobs = request_of(memories, events, size, log_times_ms)
         ctypes.memmove(self._shared, blobs, len(blobs))
         answer = self.updates.apply(request)
         if not answer.startswith(OK):
@@ -126,3 +130,14 @@ def test_a_flipped_bit_is_refused_by_its_users_name(caller: Caller) -> None:
     answer, _ = caller.apply(memories, [one("u1", 3), one("u2", 4)])
     assert answer.startswith(CORRUPT_MEMORY + b"ChecksumMismatch")
     assert b"'u2'" in answer
+
+
+def test_a_user_whose_day_ends_within_a_batch_leaves_that_days_memory_as_a_record(caller: Caller) -> None:
+    before: dict[str, bytes] = {}
+    caller.apply(before, [one("u1", 0)])
+    memories: dict[str, bytes] = {}
+    events = [one("u1", 0), one("u1", 1), one("u2", 2)]
+    code, records = caller.apply(memories, events, log_times_ms=[LOG_TIME_MS, LOG_TIME_MS + 86_400_000, LOG_TIME_MS])
+    assert code == OK
+    assert records == [outgoing.snapshot("u1", before["u1"])]
+    assert read_header(memories["u1"]).sequence == 2

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uic.batch import Arrival, BatchUpdater, Left
+from uic.clock import Days
 from uic.codec import Codec
 from uic.errors import ChecksumMismatch, CorruptMemory
 from uic.event import BehaviourEvent, parse_event, to_json
@@ -22,13 +23,17 @@ RULES = Rules(lateness_ms=50, idle_after_ms=500)
 AHEAD_MS = 1000
 
 
+DAY_MS = 86_400_000
+STEPS_MS = [0, 1, 40, 400, 600]
+
+
 @st.composite
-def logs(draw: st.DrawFn) -> list[tuple[str, int, bool, bytes]]:
+def logs(draw: st.DrawFn, steps_ms: list[int] = STEPS_MS) -> list[tuple[str, int, bool, bytes]]:
     """A log of (key, log time, accepts late, payload): few users, items and times, so that everything that can happen does."""
     log: list[tuple[str, int, bool, bytes]] = []
     log_time_ms = 1000
     for _ in range(draw(st.integers(0, 40))):
-        log_time_ms += draw(st.sampled_from([0, 1, 40, 400, 600]))
+        log_time_ms += draw(st.sampled_from(steps_ms))
         one = event(
             user_id=draw(st.sampled_from(["u1", "u2", "ü"])),
             item_id=draw(st.integers(8, 12)),
@@ -103,6 +108,33 @@ def test_memories_side_by_side_are_the_same_memories(log: list[tuple[str, int, b
     one = batches.apply(users, [known.get(user) for user in users], arrivals)
     other = batches.apply_packed(users, present, packed, arrivals)
     assert (one.blobs, one.left, one.outcomes) == (other.blobs, other.left, other.outcomes)
+
+
+@given(logs([0, 0, 1, DAY_MS // 3, DAY_MS]), st.lists(st.integers(1, 39), max_size=4))
+def test_however_a_log_is_cut_the_last_memory_of_every_users_day_is_published_in_order(
+    log: list[tuple[str, int, bool, bytes]], cuts: list[int]
+) -> None:
+    center = updater(rules=RULES)
+    expected: dict[tuple[str, int], bytes] = {}
+    for end in range(1, len(log) + 1):
+        key, log_time_ms, *_ = log[end - 1]
+        memories, _ = one_by_one(center, log[:end])
+        if key in memories and center.codec.decode(memories[key]).log_time_ms == log_time_ms:
+            expected[key, log_time_ms // DAY_MS] = memories[key]
+    published: dict[tuple[str, int], bytes] = {}
+    batches = BatchUpdater(center, accepted=ACCEPTED, max_ahead_ms=AHEAD_MS, days=Days("UTC"))
+    held: dict[str, bytes] = {}
+    for start, end in itertools.pairwise(sorted({0, len(log), *(cut for cut in cuts if cut < len(log))})):
+        users = list(dict.fromkeys(key for key, *_ in log[start:end]))
+        arrivals = [Arrival(users.index(key), *rest) for key, *rest in log[start:end]]
+        done = batches.apply(users, [held.get(user) for user in users], arrivals)
+        assert [left.event for left in done.left] == sorted(left.event for left in done.left)
+        for place, blob in [*done.earlier, *done.blobs.items()]:
+            log_time_ms = center.codec.decode(blob).log_time_ms
+            assert log_time_ms is not None
+            assert all(day <= log_time_ms // DAY_MS for user, day in published if user == users[place])
+            published[users[place], log_time_ms // DAY_MS] = held[users[place]] = blob
+    assert published == expected
 
 
 @given(logs())
