@@ -1,7 +1,7 @@
 """Recorded events of many users, column by column, in the order in which warm-up applies them.
 
-History has no log that took it in at a time of its own: an event's log time is its own time. So the log order of one user is the
-order of time, and where times are equal, the order in which the events were recorded. No event of a history is ever late.
+History has no log that took it in at a time of its own: an event's log time is its own time. So the log order of one user is
+the order of time, and where times are equal, the order in which the events were recorded. No event of a history is ever late.
 """
 
 from typing import NamedTuple
@@ -78,6 +78,8 @@ def _order(user_E: Int64, times_E: Int64) -> Int64:
     first = int(times_E.min())
     bits = int(int(times_E.max()) - first).bit_length()
     if bits + int(user_E.max()).bit_length() >= 63:
-        return np.lexsort((times_E, user_E))
+        by_both: Int64 = np.lexsort((times_E, user_E))
+        return by_both
     # One number to sort by takes half the time of two.
-    return np.argsort((user_E << bits) | (times_E - first), kind="stable")
+    by_one: Int64 = np.argsort((user_E << bits) | (times_E - first), kind="stable")
+    return by_one

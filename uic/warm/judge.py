@@ -1,8 +1,8 @@
 """Which events of a history are applied: the rules of uic/update.py over columns, in a fraction of their time.
 
-Of those rules two can say no here: an event is a duplicate, or it begins a new life of a user who was idle for too long. Nothing
-in a history is late, and what is no event never becomes part of one. Users with no two events alike, nearly all of them, are
-settled by whole columns; the others event by event, with what is alike as numbers in place of fingerprints.
+Two of those rules say something here: an event is a duplicate, or it begins a new life of a user who was idle for too long.
+Nothing in a history is late, and what is no event never becomes part of one. Users with no two events alike, nearly all of
+them, are settled by whole columns; the others event by event, with what is alike as numbers in place of fingerprints.
 """
 
 from typing import NamedTuple
