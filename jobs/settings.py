@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from uic.clock import Days
@@ -88,6 +88,7 @@ class StreamSettings(_Section):
     metrics_port: int | None = Field(None, ge=0, le=65535, description="Prometheus port of each worker; 0: any free one")
     lateness_s: int = Field(86_400, ge=0, description="how much older than its user's last event an event may be")
     max_ahead_s: int = Field(86_400, ge=0, description="how far ahead of the clock an event's time may be")
+    not_before: AwareDatetime | None = Field(None, description="--until of the warm-up: events of before are late")
 
 
 class DaysSettings(_Section):

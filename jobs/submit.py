@@ -19,6 +19,7 @@ from jobs.plan import Choice, choose_plan
 from jobs.record import ClusterRecord, JobRecord
 from jobs.run import rules
 from jobs.settings import KafkaSettings, Settings
+from jobs.warm_up.handover import check_handover
 from jobs.wheel import find_wheel
 from uic.bundle import Bundle
 from uic.errors import BadInput, JobError
@@ -45,6 +46,7 @@ class Submission:
     backend: str
     checkpoint_interval_s: float
     wheel: Path | None = None
+    restore: Path | None = None
     accept_late: bool = False
     flink: dict[str, str] = dataclasses.field(default_factory=dict)
 
@@ -58,6 +60,8 @@ def submit(settings: Settings, submission: Submission, *, resumes: bool) -> JobR
     from jobs.cluster.rest import Cluster
 
     bundle = Bundle.open(submission.bundle)
+    if submission.restore is not None:
+        check_handover(submission.restore, bundle, settings)
     jars = job_jars(settings.stream.jars)
     choice = choose_plan(submission.plan, settings.stream.jars)
     start = read_start(settings.kafka.start)
@@ -156,14 +160,14 @@ def _restore_from(
     if before is None:
         if resumes:
             raise BadInput(f"{folder.path}: no job was ever started in this folder; `uic job submit` starts one")
-        return None
+        return None if submission.restore is None else submission.restore.absolute()
     if not resumes:
         if folder.candidates():
             raise JobError(
                 f"{folder.path}: it holds the state of an earlier run. `uic job resume` goes on from it; "
                 "to read the log from its beginning, use another --job-dir"
             )
-        return None
+        return None if submission.restore is None else submission.restore.absolute()
     for name, new in bundle.identity._asdict().items():
         if (old := getattr(before, name)) != new:
             raise JobError(
@@ -253,7 +257,10 @@ def _start(
         bundle=record.bundle,
         job_dir=str(job_dir),
         run=record.run,
-        rules=rules(stream.lateness_s, stream.idle_after_s, accept_late=submission.accept_late),
+        rules=dataclasses.replace(
+            rules(stream.lateness_s, stream.idle_after_s, accept_late=submission.accept_late),
+            not_before_ms=None if stream.not_before is None else int(stream.not_before.timestamp() * 1000),
+        ),
         max_ahead_ms=1000 * stream.max_ahead_s,
         store=None,
         metrics_port=stream.metrics_port,

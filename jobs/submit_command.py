@@ -22,6 +22,9 @@ _Parallelism = Annotated[int | None, typer.Option(help="Slots to take; default: 
 _Backend = Annotated[str | None, typer.Option(help="Where Flink keeps state: hashmap (memory) or rocksdb (disk).")]
 _Interval = Annotated[float | None, typer.Option(help="Seconds between two checkpoints.")]
 _Wheel = Annotated[Path | None, typer.Option(help="This project as a wheel; default: built from the checkout.")]
+_Restore = Annotated[
+    Path | None, typer.Option(help="A savepoint to begin with, such as the one of `uic warm-up`; the job folder must be new.")
+]
 _AcceptLate = Annotated[bool, typer.Option("--accept-late", help="Apply late events too.")]
 _Flink = Annotated[list[str] | None, typer.Option(help="One of Flink's own settings, key=value; may be repeated.")]
 
@@ -37,6 +40,7 @@ def submit_command(
     backend: _Backend = None,
     checkpoint_interval_s: _Interval = None,
     wheel: _Wheel = None,
+    restore: _Restore = None,
     accept_late: _AcceptLate = False,
     flink: _Flink = None,
 ) -> None:

@@ -1,7 +1,7 @@
 """One behaviour event applied to one user's memory: the pure transition that every plan and tool of the project shares.
 
-Each event is asked, in this order: valid? (uic/event.py) duplicate? late? Only what passes changes a memory. State goes in as
-bytes and comes out as bytes; nothing is kept between two calls.
+Each event is asked, in this order: valid? (uic/event.py) of before the hand-over? duplicate? late? Only what passes changes a
+memory. State goes in as bytes and comes out as bytes; nothing is kept between two calls.
 """
 
 import enum
@@ -49,11 +49,14 @@ class Rules:
     """How tolerant the stream is. `lateness_ms`: how much older than its user's last event an event may be.
 
     `idle_after_ms`: a memory whose last event lies further back than this, in log time, counts as gone (None: never).
+    `not_before_ms`: the hand-over from a warm-up, which has applied all events of before; here they are late, whatever else is
+    accepted (None: there was none).
     """
 
     lateness_ms: int = 86_400_000
     accept_late: bool = False
     idle_after_ms: int | None = None
+    not_before_ms: int | None = None
 
 
 class Update(NamedTuple):
@@ -133,6 +136,12 @@ class Ledger:
 
     def take(self, event: BehaviourEvent, log_time_ms: int, rules: Rules, *, accepts_late: bool = False) -> tuple[Outcome, str]:
         """Judge an event; where it is to be applied, enter it. After that `sequence` 1 means: to the initial memory."""
+        if rules.not_before_ms is not None and event.time_ms < rules.not_before_ms:
+            behind_s = (rules.not_before_ms - event.time_ms) // 1000
+            return (
+                Outcome.LATE,
+                f"{behind_s} s before the hand-over from the warm-up, which applied what was recorded till then",
+            )
         if rules.idle_after_ms is not None and is_idle(self.log_time_ms, log_time_ms, rules):
             self.ring, self.sequence, self.last_time_ms = bytes(len(self.ring)), 0, None
         marks = fingerprints(event)
