@@ -26,6 +26,7 @@ from jobs.store.command import store_app
 from jobs.topics import topics_app
 from jobs.train import evaluate_command, plot_app, train_command
 from jobs.verify import verify_command
+from jobs.warm_up.command import warm_up_command
 from uic.errors import UicError
 
 app = typer.Typer(
@@ -49,6 +50,7 @@ app.command("doctor")(doctor_command)
 app.add_typer(store_app, name="store")
 app.add_typer(user_app, name="user")
 app.command("score")(score_command)
+app.command("warm-up")(warm_up_command)
 app.command("verify")(verify_command)
 app.command("chaos")(chaos_command)
 app.add_typer(plot_app, name="plot")

@@ -1,0 +1,84 @@
+"""Pass 1: the events of one task, divided by user into partitions, in one file on disk.
+
+A partition's part of the file is an Arrow stream (lz4) with a CRC-32C of its own, so that pass 2 reads that part of every task
+and nothing else.
+"""
+
+import time
+import zlib
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import google_crc32c
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from jobs.warm_up import work
+from jobs.warm_up.inputs import Task
+from jobs.warm_up.read import Left, read
+from jobs.warm_up.work import Done, Plan, WorkFolder
+from uic.errors import JobError
+
+_IPC = pa.ipc.IpcWriteOptions(compression="lz4")
+Region = tuple[int, int, int]
+
+
+def divide(folder: WorkFolder, plan: Plan, task: Task, accepted: frozenset[str]) -> None:
+    """Read a task, leave what is no event, and write the rest by partition."""
+    started, cpu = time.perf_counter(), time.process_time()
+    left = Left()
+    table = read(task, accepted=accepted, from_ms=plan.from_ms, until_ms=plan.until_ms, left=left)
+    left.counts["events"] = table.num_rows
+    behaviours = pc.index_in(table.column("behaviour"), value_set=pa.array(sorted(accepted), pa.string()))
+    table = table.set_column(table.schema.get_field_index("behaviour"), "behaviour", behaviours.cast(pa.int16()))
+    regions: list[Region] = []
+
+    def write(file: BinaryIO) -> None:
+        for part in _parts(table, plan.partitions):
+            sink = pa.BufferOutputStream()
+            with pa.ipc.new_stream(sink, part.schema, options=_IPC) as stream:
+                stream.write_table(part)
+            data = sink.getvalue().to_pybytes()
+            regions.append((file.tell(), len(data), google_crc32c.value(data)))
+            file.write(data)
+
+    path = folder.spill(task.number)
+    size = work.finish(path, write)
+    seconds = {"divide": time.perf_counter() - started, "divide cpu": time.process_time() - cpu}
+    work.declare(path, Done(bytes=size, counts=left.counts, letters=left.letters, seconds=seconds, regions=regions))
+
+
+def _parts(table: pa.Table, partitions: int) -> Iterator[pa.Table]:
+    """The rows of each partition, in the order in which they were recorded."""
+    users = pc.dictionary_encode(table.column("user").combine_chunks()) if table.num_rows else None
+    if users is None:
+        yield from [table] * partitions
+        return
+    homes = np.array(
+        [zlib.crc32(user) % partitions for user in users.dictionary.cast(pa.binary()).to_pylist()], dtype=np.uint16
+    )
+    home_E: NDArray[np.uint16] = homes[users.indices.to_numpy()]
+    by_home = table.take(np.argsort(home_E, kind="stable"))
+    ends = np.cumsum(np.bincount(home_E, minlength=partitions)).tolist()
+    for start, end in zip([0, *ends[:-1]], ends, strict=True):
+        yield by_home.slice(start, end - start)
+
+
+def regions_of(folder: WorkFolder, tasks: int, partition: int) -> Iterator[tuple[int, pa.Table]]:
+    """The part that each task has of a partition, with the task's number; raises JobError for bytes that have changed."""
+    for number in range(tasks):
+        path = folder.spill(number)
+        declared = work.done(path)
+        assert declared is not None  # pass 2 begins when pass 1 is over
+        begin, size, crc = declared.regions[partition]
+        with path.open("rb") as file:
+            file.seek(begin)
+            data = file.read(size)
+        if google_crc32c.value(data) != crc:
+            raise JobError(
+                f"{path}: {size} bytes from {begin} on are not what was written; remove {path.stem}.* there and run the "
+                "warm-up again"
+            )
+        yield number, pa.ipc.open_stream(data).read_all()

@@ -1,0 +1,35 @@
+"""Packed memories into the online store."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from uic.bundle import Bundle
+from uic.store import sharded
+from uic.store.rocksdb import RocksStore
+from uic.warm.packed import read
+
+
+def load(files: list[Path], store: Path, bundle: Bundle, *, is_done: Callable[[int], None] = lambda _: None) -> int:
+    """Write every memory; how many took over. A store that has newer ones keeps them, so that it may be done again.
+
+    `is_done` is told the users of each block. Raises StoreMismatch for a store of another layout or lineage.
+    """
+    written = 0
+    opened = _open(store, bundle)
+    try:
+        for path in files:
+            for block in read(path, bundle.codec):
+                for number, user in enumerate(block.users):
+                    blob = bytes(block.packed[number * bundle.codec.size : (number + 1) * bundle.codec.size])
+                    written += opened.write(user.decode(), blob)
+                is_done(len(block.users))
+    finally:
+        opened.close()
+    return written
+
+
+def _open(path: Path, bundle: Bundle) -> RocksStore | sharded.ShardedStore:
+    if not sharded.is_sharded(path):
+        return RocksStore.create_or_open(path, bundle.identity)
+    made = sharded.read(path)
+    return sharded.ShardedStore.create_or_open(path, bundle.identity, shards=made.shards, partitions=made.partitions)
