@@ -237,22 +237,16 @@ public final class BatchedUpdate extends AbstractStreamOperator<Row>
         if (count == 0) {
             return;
         }
-        int users = keys.size();
+        byte[][] blobs = new byte[keys.size()][];
         int shared = 0;
-        int[] sizes = new int[users];
-        byte[][] odd = null;
-        for (int user = 0; user < users; user++) {
+        for (int user = 0; user < blobs.length; user++) {
             backend.setCurrentKeyAndKeyGroup(keys.get(user), keyGroups[user]);
-            byte[] blob = memory.value();
-            sizes[user] = blob == null ? -1 : blob.length;
-            if (blob != null && blob.length == blobSize) {
-                memories.put(blobSize * shared++, blob);
-            } else if (blob != null) {
-                odd = odd == null ? new byte[users][] : odd;
-                odd[user] = blob;
+            blobs[user] = memory.value();
+            if (isShared(blobs[user])) {
+                memories.put(blobSize * shared++, blobs[user]);
             }
         }
-        byte[] answer = (byte[]) interpreter.invokeMethod(updates, "apply", (Object) request(sizes, odd));
+        byte[] answer = (byte[]) interpreter.invokeMethod(updates, "apply", (Object) request(blobs));
         if (answer[0] != OK) {
             String why = new String(answer, 1, answer.length - 1, StandardCharsets.UTF_8);
             if (answer[0] == CORRUPT_MEMORY) {
@@ -261,7 +255,7 @@ public final class BatchedUpdate extends AbstractStreamOperator<Row>
             }
             throw new FlinkRuntimeException("a batch of events could not be applied:\n" + why);
         }
-        take(ByteBuffer.wrap(answer).order(ByteOrder.LITTLE_ENDIAN).position(1), sizes);
+        take(ByteBuffer.wrap(answer).order(ByteOrder.LITTLE_ENDIAN).position(1), blobs);
         places.clear();
         keys.clear();
         userIds.clear();
@@ -274,11 +268,11 @@ public final class BatchedUpdate extends AbstractStreamOperator<Row>
      * lengths of wires (4 each); then all user ids, the blobs of another length than this layout's, all wires. The other blobs
      * lie in `memories`, side by side. What comes after is of an earlier request.
      */
-    private byte[] request(int[] sizes, byte[][] odd) {
-        int users = sizes.length;
+    private byte[] request(byte[][] blobs) {
+        int users = blobs.length;
         int size = 8 + 8 * users + 8 * count;
         for (int user = 0; user < users; user++) {
-            size += userIds.get(user).length + (odd == null || odd[user] == null ? 0 : odd[user].length);
+            size += userIds.get(user).length + (blobs[user] == null || isShared(blobs[user]) ? 0 : blobs[user].length);
         }
         for (int event = 0; event < count; event++) {
             size += events[event].length;
@@ -291,8 +285,8 @@ public final class BatchedUpdate extends AbstractStreamOperator<Row>
         for (byte[] userId : userIds) {
             out.putInt(userId.length);
         }
-        for (int blobLength : sizes) {
-            out.putInt(blobLength);
+        for (byte[] blob : blobs) {
+            out.putInt(blob == null ? -1 : blob.length);
         }
         for (int event = 0; event < count; event++) {
             out.putInt(userOf[event]);
@@ -303,9 +297,9 @@ public final class BatchedUpdate extends AbstractStreamOperator<Row>
         for (byte[] userId : userIds) {
             out.put(userId);
         }
-        for (int user = 0; odd != null && user < users; user++) {
-            if (odd[user] != null) {
-                out.put(odd[user]);
+        for (byte[] blob : blobs) {
+            if (blob != null && !isShared(blob)) {
+                out.put(blob);
             }
         }
         for (int event = 0; event < count; event++) {
@@ -318,8 +312,12 @@ public final class BatchedUpdate extends AbstractStreamOperator<Row>
     /**
      * Little-endian: changed users C, outgoing records R (4 bytes each); C places of users, R lengths (4 each); R outgoing
      * records. The C new blobs lie in `memories`, side by side.
+     *
+     * <p>A new blob is written over the old one. It was read in this flush, so no checkpoint holds it: for one that is being
+     * written, the backend has handed out a copy. A million users' blobs, each replaced by another object, are work for the garbage
+     * collector. What is sent is copied before `collect` returns.
      */
-    private void take(ByteBuffer in, int[] before) throws Exception {
+    private void take(ByteBuffer in, byte[][] before) throws Exception {
         int[] users = new int[in.getInt()];
         int[] records = new int[in.getInt()];
         for (int i = 0; i < users.length; i++) {
@@ -335,17 +333,21 @@ public final class BatchedUpdate extends AbstractStreamOperator<Row>
         }
         for (int i = 0; i < users.length; i++) {
             int user = users[i];
-            byte[] blob = new byte[blobSize];
+            byte[] blob = before[user] == null ? new byte[blobSize] : before[user];
             memories.get(blobSize * i, blob);
             backend.setCurrentKeyAndKeyGroup(keys.get(user), keyGroups[user]);
             memory.update(blob);
-            if (idleAfterMs > 0 && before[user] < 0) {
+            if (idleAfterMs > 0 && before[user] == null) {
                 timers.registerEventTimeTimer(VoidNamespace.INSTANCE, logTimeMs(blob) + idleAfterMs + 1);
             }
             if (publishes) {
                 output.collect(new StreamRecord<>(Outgoing.snapshot(userIds.get(user), blob)));
             }
         }
+    }
+
+    private boolean isShared(byte[] blob) {
+        return blob != null && blob.length == blobSize;
     }
 
     /** The user was idle, or was not: one timer a user, moved on when it comes. */
