@@ -1,4 +1,7 @@
-"""`uic checkpoint list|inspect`: what a job could go on from, and whether every memory in it is as it was written."""
+"""`uic checkpoint list|inspect`: what a job could go on from, and whether every memory in it is as it was written.
+
+The commands over daily checkpoints, which are of the same group, are in jobs/daily/commands.py.
+"""
 
 import json
 from datetime import datetime
@@ -7,13 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from jobs.daily.commands import add_daily_commands
 from uic.errors import BadInput
 
 if TYPE_CHECKING:
     from jobs.checkpoints import Inspection
     from jobs.folder import JobFolder
+    from jobs.settings import Settings
 
-checkpoint_app = typer.Typer(help="What a job could go on from: checkpoints and savepoints.", no_args_is_help=True)
+checkpoint_app = typer.Typer(
+    help="What a job could go on from: checkpoints, savepoints, daily checkpoints.", no_args_is_help=True
+)
 _JobDir = Annotated[Path | None, typer.Option(help="The job's folder; default: stream.job_dir of uic.yaml.")]
 _Output = Annotated[Literal["text", "json"], typer.Option(help="For people or for programs.")]
 _MOST_SHOWN = 20
@@ -21,7 +28,7 @@ _MOST_SHOWN = 20
 
 @checkpoint_app.callback()
 def _checkpoint() -> None:
-    """What a job could go on from: checkpoints and savepoints."""
+    """What a job could go on from: checkpoints, savepoints, daily checkpoints."""
 
 
 @checkpoint_app.command("list")
@@ -31,9 +38,10 @@ def list_command(
     fast: Annotated[bool, typer.Option("--fast", help="Do not read the memories, only whether each is complete.")] = False,
     output: _Output = "text",
 ) -> None:
-    """List the checkpoints and savepoints in a job's folder, newest first; each memory's CRC is computed anew.
+    """List the checkpoints and savepoints in a job's folder, newest first, each memory's CRC computed anew; and its daily ones.
 
-    The first that is intact is what `uic job resume` goes on from. Example: uic checkpoint list --job-dir job
+    The first that is intact is what `uic job resume` goes on from. Daily checkpoints are not read anew, `uic checkpoint verify`
+    does that. Example: uic checkpoint list --job-dir job
     """
     from rich.console import Console
     from rich.table import Table
@@ -42,19 +50,21 @@ def list_command(
 
     folder = JobFolder(job_dir or ctx.obj.stream.job_dir, make=False)
     rows = [_row(folder, path, fast=fast) for path in folder.candidates()]
+    daily = _daily_rows(ctx.obj, folder.path)
     if output == "json":
-        typer.echo(json.dumps(rows, indent=2))
+        typer.echo(json.dumps([*rows, *daily], indent=2))
         return
     console = Console(highlight=False, markup=False)
     if not rows:
         console.print(f"{folder.path}: no checkpoint yet")
-        return
-    table = Table("run", "checkpoint", "time", "size", "memories", "intact?")
-    for row in rows:
-        size = "" if row["bytes"] is None else f"{row['bytes'] / 1e6:,.1f} MB"
-        memories = "" if row["memories"] is None else f"{row['memories']:,}"
-        table.add_row(str(row["run"]), row["name"], row["time"], size, memories, row["state"])
-    console.print(table)
+    for first, title, shown in (("run", "intact?", rows), ("day", "daily", daily)):
+        table = Table(first, "checkpoint", "time", "size", "memories", title)
+        for row in shown:
+            size = "" if row["bytes"] is None else f"{row['bytes'] / 1e6:,.1f} MB"
+            memories = "" if row["memories"] is None else f"{row['memories']:,}"
+            table.add_row(str(row[first]), row["name"], row["time"], size, memories, row["state"])
+        if shown:
+            console.print(table)
 
 
 @checkpoint_app.command("inspect")
@@ -101,8 +111,9 @@ def _row(folder: "JobFolder", path: Path, *, fast: bool) -> dict[str, Any]:
     """One checkpoint as columns; None for what is not known."""
     from jobs import checkpoints, flink_metadata
 
-    row: dict[str, Any] = {"run": folder.run_of(path), "name": path.name, "path": str(path), "bytes": None, "memories": None}
-    row["time"] = datetime.fromtimestamp(path.stat().st_mtime).astimezone().isoformat(timespec="seconds")
+    kind = "savepoint" if path.name.startswith("savepoint") else "checkpoint"
+    row: dict[str, Any] = {"kind": kind, "run": folder.run_of(path), "name": path.name, "path": str(path)}
+    row |= {"bytes": None, "memories": None, "time": _time(path.stat().st_mtime)}
     problem = flink_metadata.why_incomplete(path)
     if problem is None:
         row["bytes"] = checkpoints.size_of(path)
@@ -114,6 +125,38 @@ def _row(folder: "JobFolder", path: Path, *, fast: bool) -> dict[str, Any]:
             if problem is None and found.unseen:
                 problem = f"intact, but {len(found.unseen)} of its files cannot be looked into"
     return {**row, "state": problem or ("complete" if fast else "intact")}
+
+
+def _daily_rows(settings: "Settings", job_dir: Path) -> list[dict[str, Any]]:
+    """The daily checkpoints as columns, newest first; none where there is no catalogue yet."""
+    from jobs.daily.catalogue import KIND, Catalogue
+    from jobs.daily.opening import catalogue_path
+    from uic import artefact
+
+    path = catalogue_path(settings, job_dir)
+    if artefact.kind_of(path) != KIND:
+        return []
+    catalogue = Catalogue(path, make=False)
+    entries, unreadable = catalogue.contents()
+    rows: list[dict[str, Any]] = [
+        {
+            "kind": "daily",
+            "day": entry.day.isoformat(),
+            "name": entry.id,
+            "path": str(catalogue.savepoint(entry)),
+            "bytes": entry.bytes,
+            "memories": entry.memories,
+            "time": _time(entry.taken_ms / 1000),
+            "state": ", ".join([entry.state, *(["pinned"] if entry.pins else [])]),
+        }
+        for entry in entries
+    ]
+    nothing = {"kind": "daily", "day": "", "bytes": None, "memories": None, "time": ""}
+    return rows + [{**nothing, "name": path.name, "path": str(path), "state": why} for path, why in unreadable.items()]
+
+
+def _time(time_s: float) -> str:
+    return datetime.fromtimestamp(time_s).astimezone().isoformat(timespec="seconds")
 
 
 def _read(path: Path, form: Any) -> "Inspection":  # a BlobForm | None
@@ -157,3 +200,6 @@ def _as_json(path: Path, found: "Inspection") -> dict[str, Any]:
         "missing": found.missing,
         "unseen": found.unseen,
     }
+
+
+add_daily_commands(checkpoint_app)

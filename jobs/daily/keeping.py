@@ -48,7 +48,7 @@ def superfluous(entries: Collection[Entry], days: Sequence[date]) -> list[Entry]
 
 
 def missing(entries: Collection[Entry], days: Sequence[date]) -> list[date]:
-    """The days that have no good entry of their own, from the day of the first entry on."""
+    """The days that have no untainted entry of their own, sealed or to be sealed, from the day of the first entry on."""
     first = min((entry.day for entry in entries), default=None)
-    good = {entry.day for entry in entries if entry.is_good}
-    return [day for day in days if first is not None and day >= first and day not in good]
+    there = {entry.day for entry in entries if entry.tainted is None}
+    return [day for day in days if first is not None and day >= first and day not in there]

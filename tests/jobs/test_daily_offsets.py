@@ -1,13 +1,12 @@
-"""Offsets read from a savepoint's files, written here a second time from the format; a real savepoint is in tests/scenarios."""
+"""Offsets read from a savepoint's files, which the tests write from the format; a real savepoint is in tests/scenarios."""
 
-import struct
 import tempfile
 from pathlib import Path
-from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from midnight_world import savepoint_of
 
 from jobs.daily.offsets import COMMITTED, EARLIEST, LATEST, Split, source_offsets, splits
 from uic.errors import JobError
@@ -19,39 +18,6 @@ SUBTASKS = st.lists(
     ),
     max_size=4,
 )
-
-
-def text(value: str) -> bytes:
-    return struct.pack(">H", len(value.encode())) + value.encode()
-
-
-def element(split: Split, version: int = 0) -> bytes:
-    inner = text(split.topic) + struct.pack(">iqq", split.partition, split.offset, -(1 << 63))
-    return struct.pack(">iii", len(inner) + 8, version, len(inner)) + inner
-
-
-def savepoint_of(folder: Path, subtasks: list[tuple[str, list[Split]]], version: int = 0) -> Path:
-    """A `_metadata` with the source's state in the ways that Flink stores bytes, between other state."""
-    # The enumerator's: where partitions began, in a form of its own.
-    metadata = bytes.fromhex("4960672d000000060000000000000003") + text("events-topic") + b"\0\0\0\x1c" + text("a")
-    for number, (where, content) in enumerate(subtasks):
-        # The operator state's own head has the state's name in it again.
-        stored, places = b"\0\0\0\6\0\0\1\0\x11SourceReaderState\0\0\0\1\0\0\0\1" + text("VALUE_SERIALIZER"), []
-        for split in content:
-            places.append(len(stored))
-            stored += element(split, version)
-        metadata += b"\4\0\0\0\1" + text("SourceReaderState") + struct.pack(f">Bi{len(places)}q", 0, len(places), *places)
-        name = str(UUID(int=number))
-        if where == "inline":
-            metadata += b"\1" + text(f"file:/gone/{name}") + struct.pack(">i", len(stored)) + stored
-        else:
-            (folder / name).write_bytes(stored)
-            size = struct.pack(">q", len(stored))
-            uri = text((folder / name).as_uri().replace("file:///", "file:/"))
-            metadata += b"\2" + size + uri if where == "file" else b"\6" + text(name) + size
-        metadata += b"\0\0\0\0"
-    (folder / "_metadata").write_bytes(metadata)
-    return folder
 
 
 @given(SUBTASKS)
