@@ -22,6 +22,7 @@ from operators.update import UpdateMemory
 
 Java = Any  # what py4j hands out has no types
 WHEEL = "uic-wheel"
+_NOTHING_MORE_S = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,9 +68,13 @@ def kafka_graph(environment: StreamExecutionEnvironment, topics: KafkaTopics, up
     """The job on a cluster, from Kafka to Kafka."""
     jvm = get_gateway().jvm
     watermarks = jvm.org.apache.flink.api.common.eventtime.WatermarkStrategy
-    # Watermarks are for idle users alone; log time never runs backwards within a partition, and none may be left out.
+    # Watermarks are for idle users and for the end of a silence. Log time never runs backwards within a partition, and none
+    # may be left out; but a silence must end though a partition has nothing more: what comes there is later.
+    silent = update.silent_before_ms > 0
     leaves = update.rules.idle_after_ms is not None
-    strategy = watermarks.forMonotonousTimestamps() if leaves else watermarks.noWatermarks()
+    strategy = watermarks.forMonotonousTimestamps() if leaves or silent else watermarks.noWatermarks()
+    if silent:
+        strategy = strategy.withIdleness(jvm.java.time.Duration.ofSeconds(_NOTHING_MORE_S))
     j_environment = environment._j_stream_execution_environment
     source = j_environment.fromSource(_kafka_source(topics), strategy, "read events").uid(contract.EVENTS)
     # A source without partitions would hold the watermark back for ever.
@@ -95,6 +100,7 @@ def _update(events: KeyedStream, update: UpdateSettings, plan: Plan) -> Java:
         plan.batch,
         plan.wait_ms,
         0 if idle_after_ms is None else idle_after_ms,
+        update.silent_before_ms,
         update.store is None,
     )
     outgoing = Types.ROW([RawBytes(), RawBytes()]).get_java_type_info()

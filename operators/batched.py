@@ -37,7 +37,11 @@ class BatchedUpdates:
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._updater = BatchUpdater(
-            worker.updater, accepted=worker.accepted, max_ahead_ms=worker.max_ahead_ms, days=Days(worker.zone)
+            worker.updater,
+            accepted=worker.accepted,
+            max_ahead_ms=worker.max_ahead_ms,
+            days=Days(worker.zone),
+            quarantine=worker.quarantine,
         )
         self.blob_size = worker.updater.codec.size
         self._memories = memoryview(b"")

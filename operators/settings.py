@@ -13,6 +13,8 @@ class UpdateSettings:
 
     `store`: the RocksDB store that the operator writes itself; None where memories and letters leave as outgoing records.
     `generation`: the one that its memories are of; `zone`: whose days the store keeps memories of.
+    `silent_before_ms`, `quarantine` (a file, uic/quarantine.py): after a rollback, the log time from which on memories are
+    published, and what is left out from then on.
     `checkpoints`, `restored_from`: where this run's checkpoints are, and what the run went on from; to name a bad one.
     """
 
@@ -29,6 +31,8 @@ class UpdateSettings:
     restored_from: str | None = None
     generation: int = 0
     zone: str = "UTC"
+    silent_before_ms: int = 0
+    quarantine: str | None = None
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self))

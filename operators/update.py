@@ -34,6 +34,7 @@ class UpdateMemory(KeyedProcessFunction):  # type: ignore[misc]  # pyflink ships
         self._memory = runtime_context.get_state(ValueStateDescriptor(contract.MEMORY, RawBytes()))
         self._worker = Worker(self._settings)
         self._idle_after_ms = self._settings.rules.idle_after_ms
+        self._silent_before_ms = self._settings.silent_before_ms
 
     def process_element(self, value: bytes, ctx: Any) -> Iterable[bytes]:  # a PyFlink context
         try:
@@ -54,6 +55,8 @@ class UpdateMemory(KeyedProcessFunction):  # type: ignore[misc]  # pyflink ships
             event = parse_event(
                 arrived.payload, now_ms=log_time_ms, accepted=worker.accepted, max_ahead_ms=worker.max_ahead_ms, key=user_id
             )
+            if worker.quarantine is not None:
+                worker.quarantine.check(event, log_time_ms)
         except InvalidEvent as error:
             return self._leave("dead", error.reason, str(error), user_id, arrived)
         blob = self._memory.value()
@@ -66,15 +69,23 @@ class UpdateMemory(KeyedProcessFunction):  # type: ignore[misc]  # pyflink ships
         if blob is None and self._idle_after_ms is not None:
             ctx.timer_service().register_event_time_timer(log_time_ms + self._idle_after_ms + 1)
         worker.count(_APPLIED, (log_time_ms,), step_s, len(update.blob) * (1 if blob is None else 2))
+        if log_time_ms < self._silent_before_ms:
+            ctx.timer_service().register_event_time_timer(self._silent_before_ms - 1)
+            return []
         return worker.publisher.memories([(user_id, update.blob)])
 
     def on_timer(self, timestamp: int, ctx: Any) -> Iterable[bytes]:  # a PyFlink context
-        """The user was idle, or was not: one timer a user, moved on when it comes."""
+        """Either the log has come to where memories are published again, and this one was not; or the user may be idle: one
+        timer a user, moved on when it comes."""
         blob = self._memory.value()
-        if blob is None or self._idle_after_ms is None:
+        if blob is None:
             return []
         log_time_ms = read_header(blob).log_time_ms
         assert log_time_ms != NO_TIME  # a saved memory has had an event
+        if timestamp == self._silent_before_ms - 1 and log_time_ms < self._silent_before_ms:
+            return self._worker.publisher.memories([(ctx.get_current_key(), blob)])
+        if self._idle_after_ms is None:
+            return []
         leaves_at = log_time_ms + self._idle_after_ms + 1
         if leaves_at > timestamp:
             ctx.timer_service().register_event_time_timer(leaves_at)

@@ -18,6 +18,7 @@ from uic.artefact import write_atomically
 from uic.bundle import Bundle
 from uic.errors import CorruptMemory, EnvironmentProblem
 from uic.letters import LetterBox
+from uic.quarantine import Quarantine
 from uic.runtime import OnnxStep
 from uic.store.rocksdb import RocksStore
 from uic.update import Outcome
@@ -36,6 +37,7 @@ class Worker:
         self.checkpoint = restored_checkpoint(settings)
         self.writes_store = settings.store is not None
         self.zone = settings.zone
+        self.quarantine = None if settings.quarantine is None else Quarantine.read(Path(settings.quarantine))
         try:
             bundle = Bundle.open(Path(settings.bundle))
             self.updater = bundle.updater(OnnxStep(bundle), settings.rules, generation=settings.generation)

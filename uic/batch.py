@@ -19,6 +19,7 @@ from uic.codec import NO_TIME, Columns
 from uic.errors import CorruptMemory, InvalidEvent
 from uic.event import parse_event
 from uic.memory import Float32
+from uic.quarantine import Quarantine
 from uic.update import Ledger, Outcome, Updater
 
 
@@ -78,13 +79,20 @@ class BatchUpdater:
     """Applies batches of raw events to memories of one bundle, as `Updater` applies single events.
 
     `accepted` and `max_ahead_ms` are those of `parse_event`; the clock that an event must not run ahead of is its log time.
-    `days` are those at whose ends memories are kept.
+    `days` are those at whose ends memories are kept; `quarantine` tells what is left out after a rollback.
     """
 
     def __init__(
-        self, updater: Updater, *, accepted: frozenset[str] | None, max_ahead_ms: int, days: Days | None = None
+        self,
+        updater: Updater,
+        *,
+        accepted: frozenset[str] | None,
+        max_ahead_ms: int,
+        days: Days | None = None,
+        quarantine: Quarantine | None = None,
     ) -> None:
         self.updater = updater
+        self._quarantine = quarantine
         self._accepted = accepted
         self._max_ahead_ms = max_ahead_ms
         self._days = days or Days()
@@ -166,12 +174,15 @@ class BatchUpdater:
     ) -> _Steps:
         """Decide over the events at these places, in log order, and enter in the ledgers those that are to be applied."""
         accepted, max_ahead_ms, rules = self._accepted, self._max_ahead_ms, self.updater.rules
+        quarantine = self._quarantine
         steps = _Steps([], [], [], [], [])
         next_wave = [0] * len(users)
         for place in places:
             user, log_time_ms, accepts_late, payload = events[place]
             try:
                 event = parse_event(payload, now_ms=log_time_ms, accepted=accepted, max_ahead_ms=max_ahead_ms, key=users[user])
+                if quarantine is not None:
+                    quarantine.check(event, log_time_ms)
             except InvalidEvent as error:
                 left.append(Left(place, "dead", error.reason, str(error)))
                 continue

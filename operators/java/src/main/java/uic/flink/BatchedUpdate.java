@@ -68,6 +68,7 @@ public final class BatchedUpdate extends AbstractStreamOperator<Row>
     private final int capacity;
     private final long waitMs;
     private final long idleAfterMs;
+    private final long silentBeforeMs;
     private final boolean publishes;
 
     private transient ValueState<byte[]> memory;
@@ -93,6 +94,7 @@ public final class BatchedUpdate extends AbstractStreamOperator<Row>
      * @param shipped names under which files for Python's path (the project's wheel) were registered with the job
      * @param settings JSON for operators/batched.py
      * @param idleAfterMs users idle for longer, in log time, leave the state; 0: never
+     * @param silentBeforeMs memories of earlier log time are published when the log has come so far; 0: all at once
      * @param publishes whether new memories go out as snapshots; false where Python writes the store itself
      */
     public BatchedUpdate(
@@ -103,6 +105,7 @@ public final class BatchedUpdate extends AbstractStreamOperator<Row>
             int capacity,
             long waitMs,
             long idleAfterMs,
+            long silentBeforeMs,
             boolean publishes) {
         this.python = python;
         this.shipped = shipped;
@@ -111,6 +114,7 @@ public final class BatchedUpdate extends AbstractStreamOperator<Row>
         this.capacity = capacity;
         this.waitMs = waitMs;
         this.idleAfterMs = idleAfterMs;
+        this.silentBeforeMs = silentBeforeMs;
         this.publishes = publishes;
     }
 
@@ -340,7 +344,9 @@ public final class BatchedUpdate extends AbstractStreamOperator<Row>
             if (idleAfterMs > 0 && before[user] == null) {
                 timers.registerEventTimeTimer(VoidNamespace.INSTANCE, logTimeMs(blob) + idleAfterMs + 1);
             }
-            if (publishes) {
+            if (logTimeMs(blob) < silentBeforeMs) {
+                timers.registerEventTimeTimer(VoidNamespace.INSTANCE, silentBeforeMs - 1);
+            } else if (publishes) {
                 output.collect(new StreamRecord<>(Outgoing.snapshot(userIds.get(user), blob)));
             }
         }
@@ -350,11 +356,22 @@ public final class BatchedUpdate extends AbstractStreamOperator<Row>
         return blob != null && blob.length == blobSize;
     }
 
-    /** The user was idle, or was not: one timer a user, moved on when it comes. */
+    /**
+     * Either the log has come to where memories are published again, and this one was not; or the user may be idle: one timer a
+     * user, moved on when it comes.
+     */
     @Override
     public void onEventTime(InternalTimer<Row, VoidNamespace> timer) throws Exception {
         byte[] blob = memory.value();
-        if (blob == null || idleAfterMs <= 0) {
+        if (blob == null) {
+            return;
+        }
+        byte[] user = ((String) timer.getKey().getField(0)).getBytes(StandardCharsets.UTF_8);
+        if (timer.getTimestamp() == silentBeforeMs - 1 && logTimeMs(blob) < silentBeforeMs) {
+            output.collect(new StreamRecord<>(Outgoing.snapshot(user, blob)));
+            return;
+        }
+        if (idleAfterMs <= 0) {
             return;
         }
         long leavesAt = logTimeMs(blob) + idleAfterMs + 1;
@@ -363,7 +380,6 @@ public final class BatchedUpdate extends AbstractStreamOperator<Row>
             return;
         }
         memory.clear();
-        byte[] user = ((String) timer.getKey().getField(0)).getBytes(StandardCharsets.UTF_8);
         output.collect(new StreamRecord<>(Outgoing.snapshot(user, null)));
     }
 
