@@ -65,15 +65,24 @@ class Manifest:
     def read(cls, path: Path) -> "Manifest":
         """Read manifest.json; raises BundleError with what is wrong in it."""
         try:
-            content = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
+            data = path.read_bytes()
+        except OSError as error:
             raise BundleError(f"{path}: the manifest cannot be read: {error}") from error
+        return cls.parse(data, path)
+
+    @classmethod
+    def parse(cls, data: bytes, where: object) -> "Manifest":
+        """The manifest in the bytes of its file; `where` is what an error names."""
+        try:
+            content = json.loads(data)
+        except ValueError as error:
+            raise BundleError(f"{where}: the manifest cannot be read: {error}") from error
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             found = content.get("format") if isinstance(content, dict) else type(content).__name__
-            raise BundleError(f"{path}: this release reads bundle format {FORMAT}, got {found}")
+            raise BundleError(f"{where}: this release reads bundle format {FORMAT}, got {found}")
         names = {field.name for field in dataclasses.fields(cls)}
         if set(content) != names:
-            raise BundleError(f"{path}: fields missing or unknown: {', '.join(sorted(set(content) ^ names))}")
+            raise BundleError(f"{where}: fields missing or unknown: {', '.join(sorted(set(content) ^ names))}")
         return cls(**content)
 
 

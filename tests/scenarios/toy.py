@@ -26,27 +26,38 @@ START_MS = 1_700_000_000_000
 SIZES = {"event_width": 4, "controller_units": 4, "slots": 4, "slot_width": 4, "output_width": 4}
 
 
-def make_bundle(path: Path, *, lineage: str = "toy", slots: int = 4, is_broken: bool = False) -> Path:
+def make_bundle(
+    path: Path,
+    *,
+    lineage: str = "toy",
+    slots: int = 4,
+    is_broken: bool = False,
+    version: int = 1,
+    parent: int | None = None,
+    keeps: float = 0.5,
+    more_items: int = 0,
+) -> Path:
     """A bundle whose step is state / 2 + item row + category row / 4: exact in float32, and the order of events matters.
 
-    `is_broken`: its step takes states of another size, so the first event is a Python exception within the job.
+    `is_broken`: its step takes states of another size, so the first event is a Python exception within the job. A child of its
+    `parent` keeps another share of the state (powers of two stay exact) and knows more items.
     """
     variant = Variant(**{**SIZES, "slots": slots})  # type: ignore[arg-type]  # all of them are sizes
     layout = MemoryLayout(variant)
     with artefact.new_directory(path, KIND) as folder:
-        (folder / "step.onnx").write_bytes(_step_graph(layout.size_F + is_broken))
+        (folder / "step.onnx").write_bytes(_step_graph(layout.size_F + is_broken, keeps))
         (folder / "score.onnx").write_bytes(b"unused")
         (folder / "embeddings.bin").write_bytes(b"")
-        np.savez(folder / "vocabulary.npz", item_ids=ITEMS, category_ids=CATEGORIES)
+        np.savez(folder / "vocabulary.npz", item_ids=np.arange(1, len(ITEMS) + 1 + more_items), category_ids=CATEGORIES)
         np.savez(folder / "weights.npz")
         initial = UserMemory(state_F=np.zeros(layout.size_F, np.float32), fingerprints=bytes(16 * layout.ring_size))
         (folder / "initial.bin").write_bytes(Codec(layout).encode(initial))
         manifest = Manifest(
-            version=1,
+            version=version,
             layout=layout.layout_name,
             lineage=lineage,
-            parent=None,
-            training_cut_off_ms=0,
+            parent=parent,
+            training_cut_off_ms=3_600_000 * version,
             variant=variant.to_json(),
             ring_size=layout.ring_size,
             embedding=2,
@@ -112,8 +123,8 @@ def straight(bundle_path: Path, folder: Path) -> tuple[Folded, int]:
     return fold(bundle.updater(OnnxStep(bundle), Rules()), events), dead
 
 
-def _step_graph(size: int) -> bytes:
-    constants = {"half": [0.5], "quarter": [0.25]}
+def _step_graph(size: int, keeps: float) -> bytes:
+    constants = {"share": [keeps], "quarter": [0.25]}
     initializers = [helper.make_tensor(name, TensorProto.FLOAT, [1], value) for name, value in constants.items()]
     initializers.append(helper.make_tensor("axis", TensorProto.INT64, [1], [1]))
     nodes = [
@@ -122,7 +133,7 @@ def _step_graph(size: int) -> bytes:
         helper.make_node("Mul", ["category_f", "quarter"], ["category_q"]),
         helper.make_node("Add", ["item_f", "category_q"], ["event"]),
         helper.make_node("Unsqueeze", ["event", "axis"], ["event_B1"]),
-        helper.make_node("Mul", ["state", "half"], ["faded"]),
+        helper.make_node("Mul", ["state", "share"], ["faded"]),
         helper.make_node("Add", ["faded", "event_B1"], ["after"]),
     ]
     graph = helper.make_graph(
