@@ -45,7 +45,7 @@ def divide(folder: WorkFolder, plan: Plan, task: Task, accepted: frozenset[str])
             file.write(data)
 
     path = folder.spill(task.number)
-    size = work.finish(path, write)
+    size = left.counts["spill bytes"] = work.finish(path, write)
     seconds = {"divide": time.perf_counter() - started, "divide cpu": time.process_time() - cpu}
     work.declare(path, Done(bytes=size, counts=left.counts, letters=left.letters, seconds=seconds, regions=regions))
 

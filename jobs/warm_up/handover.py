@@ -52,8 +52,8 @@ def check_handover(savepoint: Path, bundle: Bundle, settings: Settings) -> None:
     idle_after_ms = None if stream.idle_after_s is None else 1000 * stream.idle_after_s
     if about["idle_after_ms"] != idle_after_ms:
         raise BadInput(
-            f"stream.idle_after_s: the warm-up of {savepoint} was told {about['idle_after_ms']} ms, the job {idle_after_ms} ms; both "
-            "must have the same"
+            f"stream.idle_after_s: the warm-up of {savepoint} had {about['idle_after_ms']} ms, the job has {idle_after_ms} ms; "
+            "both must have the same"
         )
     check_start(settings.kafka.start, until_ms)
 

@@ -67,13 +67,13 @@ class Report:
 
 def warm_up(asked: WarmUp, progress: Progress) -> Report:
     """Divide and fold what is not done yet. Raises BadInput where another warm-up was begun in the work folder."""
-    bundle = Bundle.open(asked.bundle)
+    Bundle.open(asked.bundle)  # before anything is written
     folder = WorkFolder(asked.work)
     processes = asked.processes or len(os.sched_getaffinity(0))
     with folder.locked():
         found = inputs.find(asked.history)
         tasks = inputs.cut(found)
-        plan = folder.agree(_plan(asked, bundle, found, tasks, processes))
+        plan = folder.agree(plan_of(asked, found, tasks, processes))
         _remove_partial(folder)
         if folder.report.exists():
             return Report(**json.loads(folder.report.read_text()))
@@ -85,7 +85,8 @@ def warm_up(asked: WarmUp, progress: Progress) -> Report:
         return _close(folder, plan, tasks)
 
 
-def _plan(asked: WarmUp, bundle: Bundle, found: list[inputs.Input], tasks: list[Task], processes: int) -> Plan:
+def plan_of(asked: WarmUp, found: list[inputs.Input], tasks: list[Task], processes: int) -> Plan:
+    """What is to be done, as the work folder keeps it."""
     events = sum(task.events for task in tasks)
     partitions = asked.partitions or max(2 * processes, -(-events // PARTITION_EVENTS))
     if not 1 <= partitions <= _MOST_PARTITIONS:
