@@ -42,6 +42,7 @@ def warm_up_command(
     before it: no event around T is lost or applied twice. Example: uic warm-up --history history/ --until
     2017-11-26T00:00:00+08:00 --bundle bundles/first --store store --savepoint savepoints/warm
     """
+    from jobs.warm_up.handover import describe
     from jobs.warm_up.load import load
     from jobs.warm_up.run import WarmUp, warm_up
     from jobs.warm_up.work import WorkFolder
@@ -62,7 +63,6 @@ def warm_up_command(
             shown.begin(f"writing {store}", users, 0)
             load(files, store, Bundle.open(bundle), is_done=shown.advance)
         if savepoint is not None:
-            from jobs.warm_up.handover import describe
             from jobs.warm_up.savepoint import write_savepoint
 
             shown.begin(f"writing {savepoint}", users, 0)
@@ -129,10 +129,12 @@ def read_time(name: str, text: str) -> int:
     >>> read_time("--until", "1970-01-01T08:00:01+08:00")
     1000
     """
+    from jobs.warm_up.handover import in_ms
+
     try:
         when = datetime.fromisoformat(text)
     except ValueError:
         when = None
     if when is None or when.tzinfo is None:
         raise BadInput(f"{name}: expected a time with its zone (2017-11-26T00:00:00+08:00), got {text!r}")
-    return int(when.timestamp() * 1000)
+    return in_ms(when)

@@ -28,6 +28,11 @@ def describe(bundle: Bundle, *, until_ms: int, idle_after_ms: int | None, users:
     return json.dumps(about, indent=1) + "\n"
 
 
+def in_ms(when: datetime) -> int:
+    """Milliseconds since 1970; a float of seconds may lie just below."""
+    return round(when.timestamp() * 1000)
+
+
 def check_handover(savepoint: Path, bundle: Bundle, settings: Settings) -> None:
     """Raise unless a fresh job can begin with this savepoint and neither lose nor repeat an event of around the hand-over."""
     if not savepoint.is_dir() or (incomplete := why_incomplete(savepoint)) is not None:
@@ -44,7 +49,7 @@ def check_handover(savepoint: Path, bundle: Bundle, settings: Settings) -> None:
             raise BadInput(f"{savepoint}: its memories are of {name} {about[name]}, {bundle.path} is of {name} {new}")
     stream, until_ms = settings.stream, about["until_ms"]
     until = datetime.fromtimestamp(until_ms / 1000, UTC).isoformat()
-    if stream.not_before is None or int(stream.not_before.timestamp() * 1000) != until_ms:
+    if stream.not_before is None or in_ms(stream.not_before) != until_ms:
         raise BadInput(
             f"stream.not_before: the warm-up of {savepoint} has applied all events before {until}, so this must be set to that "
             f"time; it is {stream.not_before.isoformat() if stream.not_before else 'not set'}"
