@@ -20,7 +20,7 @@ BATCH = 256
 ZIPFS = (None, 1.1)
 
 
-_PACE = Pace(warm_s=45, window_s=30, interval_s=30)
+_PACE = Pace(warm_s=45, window_s=60, interval_s=60)
 _SLOW_PACE = Pace(warm_s=20, window_s=30, interval_s=10)
 _QUICK_PACE = Pace(warm_s=4, window_s=4, interval_s=2)
 
@@ -30,7 +30,7 @@ class Sizes:
     """How much is run; `quick` shows that everything works, its figures say little."""
 
     users: tuple[int, ...] = (10_000, 100_000, 1_000_000)
-    drawn: int = 3_200_000
+    drawn: int = 4_000_000
     pace: Pace = _PACE
     slow_pace: Pace = _SLOW_PACE
     counted: int = 200_000
