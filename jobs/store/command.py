@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from jobs.settings import KafkaSettings, Settings
+from jobs.settings import DaysSettings, KafkaSettings, Settings
 from uic.errors import BadInput, UicError
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def follow_command(
     model = Bundle.open(bundle)
     with ExitStack() as stack:
         topic = stack.enter_context(opened(settings.kafka))
-        stores = open_stores(path, model, topic.source().partitions, shards=shards, shard=shard)
+        stores = open_stores(path, model, topic.source().partitions, shards=shards, shard=shard, days=settings.days)
         for each in stores:
             stack.callback(each.close)
         letters = Letters(letters_of(path), settings.kafka.snapshots)
@@ -98,7 +98,13 @@ def _stopped_by_signals(follower: "Follower") -> "Iterator[None]":
 
 
 def open_stores(
-    path: Path, bundle: "Bundle", partitions: int, *, shards: int | None, shard: str | None
+    path: Path,
+    bundle: "Bundle",
+    partitions: int,
+    *,
+    shards: int | None,
+    shard: str | None,
+    days: DaysSettings = DaysSettings(),
 ) -> Sequence["RocksStore"]:
     """The stores that this process writes: all there are, or the one shard asked for; made where they are not there yet."""
     from uic.store import sharded
@@ -113,11 +119,13 @@ def open_stores(
     if sharded.is_sharded(path):
         shards = sharded.read(path).shards if shards is None else shards
     if shards is None or (shards == 1 and number is None and not sharded.is_sharded(path)):
-        return [RocksStore.create_or_open(path, bundle.identity)]
+        return [RocksStore.create_or_open(path, bundle.identity, zone=days.zone, kept=days.kept)]
     sharded.make(path, shards=shards, partitions=partitions)
     if number is not None:
-        return [sharded.open_shard(path, bundle.identity, number)]
-    return sharded.ShardedStore.create_or_open(path, bundle.identity, shards=shards, partitions=partitions).shards
+        return [sharded.open_shard(path, bundle.identity, number, zone=days.zone, kept=days.kept)]
+    return sharded.ShardedStore.create_or_open(
+        path, bundle.identity, shards=shards, partitions=partitions, zone=days.zone, kept=days.kept
+    ).shards
 
 
 def parse_shard(text: str) -> tuple[int, int]:

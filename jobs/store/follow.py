@@ -264,4 +264,4 @@ class Follower:
         """Offsets are written with memories only; where none come, the time of the last write would look like an absence."""
         for store in self._stores:
             mine = {partition: offset for partition, offset in self._offsets.items() if self._store_of[partition] is store}
-            store.apply({}, mine, now_ms=time.time_ns() // 1_000_000)
+            store.commit(store.writing(), mine, now_ms=time.time_ns() // 1_000_000)

@@ -3,7 +3,6 @@
 import random
 import struct
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,12 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_store import IDENTITY, LAYOUT, blob
 
-from uic.codec import Codec, read_header
+from uic.codec import NO_TIME, Codec, read_header
 from uic.memory import MemoryLayout, UserMemory
 from uic.partition import partition_of
-from uic.store.apply import Applied, Applier, Snapshot, takes_over
-from uic.store.contract import Shard, Source
+from uic.store.apply import Applied, Applier, Snapshot
+from uic.store.contract import InMemoryStore, Shard, Source
 from uic.store.rocksdb import Position, RocksStore
+from uic.store.writing import takes_over
 from uic.variant import Variant
 
 USERS = [b"u", b"u\0", "é".encode()]
@@ -32,23 +32,12 @@ def memory(sequence: int, log_time_ms: int | None = None, *, generation: int = 0
     return CODEC.encode(replace(made, generation=generation))
 
 
-class DictStore:
-    """What an applier writes to, in a dictionary; it remembers how far it is as a store on disk does."""
+class DictStore(InMemoryStore):
+    """What an applier writes to, in dictionaries; it remembers how far it is as a store on disk does."""
 
-    def __init__(self) -> None:
-        self.memories: dict[bytes, bytes] = {}
-        self.offsets: dict[int, int] = {}
-
-    def read_many(self, users: Sequence[bytes]) -> list[bytes | None]:
-        return [self.memories.get(user) for user in users]
-
-    def apply(self, changes: dict[bytes, bytes | None], offsets: dict[int, int], *, now_ms: int) -> None:
-        for user, value in changes.items():
-            if value is None:
-                self.memories.pop(user, None)
-            else:
-                self.memories[user] = value
-        self.offsets |= offsets
+    @property
+    def memories(self) -> dict[bytes, bytes]:
+        return self._latest
 
 
 Log = list[Snapshot]
@@ -286,7 +275,9 @@ def test_a_new_source_forgets_the_offsets_of_the_one_before_and_keeps_the_memori
     store = RocksStore.create_or_open(tmp_path, IDENTITY)
     assert (store.source, store.positions()) == (None, {})
     store.follow(Source("cluster", "snapshots", "first", 4))
-    store.apply({b"u": memory(1)}, {0: 5, 3: 2**40}, now_ms=7)
+    writing = store.writing()
+    writing.place(b"u", None, (0, 1, NO_TIME), memory(1))
+    store.commit(writing, {0: 5, 3: 2**40}, now_ms=7)
     assert store.positions() == {0: Position(5, 7), 3: Position(2**40, 7)}
     store.follow(Source("cluster", "snapshots", "second", 4))
     assert (store.source, store.positions()) == (Source("cluster", "snapshots", "second", 4), {})

@@ -203,7 +203,12 @@ def test_the_keys_on_disk_are_the_documented_ones(tmp_path: Path) -> None:
     db = Rdict(str(tmp_path), Options(raw_mode=True))
     found = dict(db.items())
     db.close()
-    assert json.loads(found.pop(b"!identity")) == {"format": 1, "layout": IDENTITY.layout, "lineage": "lineage-a"}
+    assert json.loads(found.pop(b"!identity")) == {
+        "format": 1,
+        "layout": IDENTITY.layout,
+        "lineage": "lineage-a",
+        "zone": "UTC",
+    }
     assert found == {"Lü".encode(): blob(3), "Kü".encode() + b"\0" + bytes([0, 0, 0, 0, 0, 0, 1, 2]): blob(258)}
 
 

@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from uic.codec import Codec, with_generation
 from uic.errors import CorruptMemory
 from uic.memory import MemoryLayout, UserMemory
-from uic.store.contract import InMemoryStore, OnlineStore, StoreIdentity, may_replace
+from uic.store.contract import InMemoryStore, OnlineStore, StoreIdentity
 from uic.store.rocksdb import RocksStore
 from uic.variant import Variant
 
@@ -96,9 +96,6 @@ def test_a_later_generation_replaces_a_larger_sequence_and_an_earlier_one_never(
         store = open_store("rocks", tmp_path, generation)
         assert store.write("u1", blob(sequence)) == is_written
         store.close()
-    assert may_replace(blob(900, generation=1), blob(3, generation=2))
-    assert not may_replace(blob(3, generation=2), blob(900, generation=1))
-    assert may_replace(None, blob(0))
 
 
 def test_after_any_two_writes_a_third_is_judged_by_the_larger_of_them(store: OnlineStore) -> None:

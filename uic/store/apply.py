@@ -1,21 +1,15 @@
 """The snapshots topic applied to one shard, exactly: whatever comes twice, late, in between or broken.
 
-Of one user's memories the one stays that
-
-    has the larger generation, or in one generation
-    has the larger or the same sequence, or
-    was taken in by the log later.
-
-The last is for a user who left and came back: the new life begins at sequence 1. The deletion between the two lives usually
-tells, but compaction drops it as soon as there is a later memory. In one life both numbers only grow, so that this rule and the
-plain one (uic/store/contract.py) agree.
+What a memory does to those that are there is decided in uic/store/writing.py. A user who left and came back begins at sequence
+1 again: the deletion between the two lives usually tells, but compaction drops it as soon as there is a later memory, and then
+the log time does. Daily copies are made of what the topic still has: it must not be compacted before a follower has read it.
 
 A job that starts again from a checkpoint publishes everything after it again, up to where it was and further. So what a user's
 last snapshot in the topic says is what the store says in the end, however often and from wherever the topic is read.
 """
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -24,6 +18,8 @@ from uic.errors import ChecksumMismatch, CorruptMemory, LayoutMismatch, NotAMemo
 from uic.event import MAX_TEXT_BYTES
 from uic.partition import partition_of
 from uic.store.contract import Shard
+from uic.store.lineage import Lineage
+from uic.store.writing import Outcome, Version, Writing
 
 REASONS: dict[type[CorruptMemory], str] = {
     TruncatedMemory: "truncated",
@@ -39,12 +35,17 @@ _VERSION_AT = 24
 
 
 class Snapshot(NamedTuple):
-    """One message of the topic. `value` None: this user left."""
+    """One message of the topic. `value` None: this user left, and where `is_forgotten`, nothing may stay of them.
+
+    `generation`: that of the job which says so, None where it is not told. Memories carry theirs.
+    """
 
     partition: int
     offset: int
     key: bytes | None
     value: bytes | None
+    generation: int | None = None
+    is_forgotten: bool = False
 
 
 class Refusal(NamedTuple):
@@ -55,32 +56,18 @@ class Refusal(NamedTuple):
     detail: str
 
 
-# What is compared of a memory: generation, sequence, log time in ms. A plain tuple of numbers is let go of by Python's garbage
-# collector; half a million objects of any other kind would be looked through again and again.
-Version = tuple[int, int, int]
-
-
-def takes_over(old: Version, new: Version) -> bool:
-    """Whether the memory of a user is replaced by this one.
-
-    >>> takes_over((0, 8, 100), (0, 7, 90)), takes_over((0, 8, 100), (0, 1, 5000))
-    (False, True)
-    """
-    if new[0] != old[0]:
-        return new[0] > old[0]
-    return new[1] >= old[1] or new[2] > old[2]
-
-
 @dataclass
 class Applied:
-    """What became of some snapshots; the four counts are all of them.
+    """What became of some snapshots; the five counts are all of them.
 
-    `written` counts those that took over, also where a later one of the same batch did so again: only that one is stored.
+    `written` counts those that took over, also where a later one of the same batch did so again: only that one is stored, and
+    where a day lies between them the last one of each day. `fenced` are those of a job whose generation is over.
     `log_times_ms` are those of memories that the store did not have yet.
     """
 
     written: int = 0
     stale: int = 0
+    fenced: int = 0
     deleted: int = 0
     refused: list[Refusal] = field(default_factory=list)
     log_times_ms: list[int] = field(default_factory=list)
@@ -91,7 +78,9 @@ class SnapshotStore(Protocol):
 
     def read_many(self, users: Sequence[bytes]) -> list[bytes | None]: ...
 
-    def apply(self, changes: dict[bytes, bytes | None], offsets: dict[int, int], *, now_ms: int) -> None: ...
+    def writing(self) -> Writing: ...
+
+    def commit(self, writing: Writing, offsets: Mapping[int, int], *, now_ms: int) -> None: ...
 
 
 class Applier:
@@ -117,10 +106,11 @@ class Applier:
         """Apply snapshots in the order of their partitions, and say in the same atomic write how far that went."""
         applied = Applied()
         latest = self._latest([snapshot.key for snapshot in snapshots if snapshot.key is not None])
-        changes: dict[bytes, bytes | None] = {}
+        # Looked up after the snapshots were read: whoever publishes in a generation has begun it before.
+        writing = self._store.writing()
         offsets: dict[int, int] = {}
         for snapshot in snapshots:
-            partition, offset, key, blob = snapshot
+            partition, offset, key, blob, generation, is_forgotten = snapshot
             offsets[partition] = offset + 1
             wrong = self._what_is_wrong(partition, key)
             if key is None or wrong is not None:
@@ -128,28 +118,38 @@ class Applier:
                 continue
             old = latest[key]
             if blob is None:
+                if is_forgotten:
+                    writing.forget(key)
+                elif writing.leave(key, generation=generation) is not Outcome.TAKEN:
+                    applied.fenced += 1
+                    continue
                 applied.deleted += 1
-                if old is not None:
-                    changes[key] = latest[key] = None
+                latest[key] = None
                 continue
             try:
                 new = self.version(blob)
             except CorruptMemory as error:
                 applied.refused.append(Refusal(snapshot, REASONS[type(error)], str(error)))
                 continue
-            if old is not None and not takes_over(old, new):
+            outcome = writing.place(key, old, new, blob)
+            if outcome is Outcome.TAKEN:
+                latest[key] = new
+                applied.written += 1
+                if new != old:
+                    applied.log_times_ms.append(new[2])
+            elif outcome is Outcome.COPIED:
+                applied.written += 1
+            elif outcome is Outcome.STALE:
                 applied.stale += 1
-                continue
-            changes[key] = blob
-            latest[key] = new
-            applied.written += 1
-            if new != old:
-                applied.log_times_ms.append(new[2])
+            elif outcome is Outcome.FENCED:
+                applied.fenced += 1
+            else:
+                applied.refused.append(Refusal(snapshot, "unknown_generation", _unknown(new[0], writing.lineage)))
         if applied.refused:
             # Before the offsets: what is kept twice is one letter, what the store has passed by does not come again.
             self._keep(applied.refused)
-        self._store.apply(changes, offsets, now_ms=now_ms)
-        self._versions.update({key: latest[key] for key in changes})
+        self._store.commit(writing, offsets, now_ms=now_ms)
+        self._versions.update({key: latest[key] for key in writing.latest})
         return applied
 
     def version(self, blob: bytes) -> Version:
@@ -194,6 +194,13 @@ class Applier:
         if self._shard is not None and (right := partition_of(key, self._shard.partitions)) != partition:
             return "wrong_partition", f"partition: readers look for this user in {right} (murmur2), it came in {partition}"
         return None
+
+
+def _unknown(generation: int, lineage: Lineage) -> str:
+    return (
+        f"generation: the store is in {lineage.active}, this memory is of {generation}, which has not begun here; "
+        "a rollback begins it in every store that follows the topic"
+    )
 
 
 _NO_KEY = ("bad_key", "key: expected a user, got none")

@@ -2,13 +2,22 @@
 
 A write carries its version inside the blob, (generation, sequence); one atomic operation keeps the larger version, and an
 equal one overwrites. So a job that starts again from a checkpoint may publish what it published before, and nothing goes back
-in time.
+in time. Within a generation a smaller sequence with a later log time is a later one too: a user who left and came back.
+
+Every memory can also be read as it was when a day began, for the days that the store keeps. `begin_generation` is the cut of a
+rollback: from then on every read, by every process, returns what it would have returned as of the cut, until a memory of the
+new generation comes for that user.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
 from typing import NamedTuple, Protocol
 
-from uic.codec import read_header, with_generation
+from uic.clock import Days
+from uic.codec import read_header
+from uic.store.lineage import Cell, Lineage
+from uic.store.versioned import VersionedStore
+from uic.store.writing import Retention, Span, Writing
 
 
 class StoreIdentity(NamedTuple):
@@ -39,18 +48,44 @@ class Source(NamedTuple):
 
 
 class OnlineStore(Protocol):
-    """The latest memory of every user, ready to read."""
+    """The latest memory of every user, ready to read, and what it was when each of the last days began."""
 
     def write(self, user_id: str, blob: bytes) -> bool:
-        """Publish a memory; False, and nothing changed, where the store holds a larger version of it."""
+        """Publish a memory; False, and nothing changed, where the store holds a larger version or its generation is over."""
         ...
 
-    def read(self, user_id: str) -> bytes | None:
-        """The latest memory of a user, None if the store has never seen them."""
+    def read(self, user_id: str, as_of: date | None = None) -> bytes | None:
+        """The latest memory of a user, or the one there was when a day began; None if there is none.
+
+        Raises BadInput for a day that is not kept.
+        """
         ...
 
-    def delete(self, user_id: str) -> None:
-        """The user left: there is no latest memory any more, and whichever comes next is taken. What was kept stays."""
+    def delete(self, user_id: str, *, generation: int | None = None) -> None:
+        """The user left: there is no latest memory any more, and whichever comes next is taken. What was kept stays.
+
+        Nothing happens where `generation`, that of the job which says so, is over.
+        """
+        ...
+
+    def forget(self, user_id: str) -> None:
+        """Nothing stays of the user: no latest memory, none as of a day, none that was kept."""
+        ...
+
+    def begin_generation(self, generation: int, cut_ms: int) -> None:
+        """What earlier generations took in from the cut on does not count any more, and only this one is written.
+
+        The cut is where a kept day begins (else: BadInput). Nothing is written for a user. Done before: nothing happens.
+        """
+        ...
+
+    @property
+    def lineage(self) -> Lineage:
+        """The generations that were begun, and their cuts."""
+        ...
+
+    def days_kept(self) -> list[date]:
+        """The days that can be read as of, the oldest first."""
         ...
 
     def users(self) -> Iterator[str]:
@@ -79,41 +114,68 @@ class ReadableStore(OnlineStore, Protocol):
         ...
 
 
-def may_replace(old: bytes | None, new: bytes) -> bool:
-    """The version rule: the larger (generation, sequence) stays, an equal one overwrites."""
-    return old is None or read_header(new).version >= read_header(old).version
+class InMemoryStore(VersionedStore):
+    """A store in dictionaries: honest in every promise but that of surviving its process."""
 
+    def __init__(self, generation: int | None = None, *, zone: str = "UTC", kept: int = 7) -> None:
+        super().__init__(Retention(Days(zone), kept), generation)
+        self.offsets: dict[int, int] = {}
+        self._lineage = Lineage()
+        self._span: Span | None = None
+        self._latest: dict[bytes, bytes] = {}
+        self._copies: dict[bytes, dict[Cell, bytes]] = {}
+        self._kept: dict[tuple[bytes, int], bytes] = {}
 
-class InMemoryStore:
-    """A store in a dictionary: honest in every promise but that of surviving its process."""
+    @property
+    def lineage(self) -> Lineage:
+        return self._lineage
 
-    def __init__(self, generation: int = 0) -> None:
-        self._generation = generation
-        self._latest: dict[str, bytes] = {}
-        self._kept: dict[tuple[str, int], bytes] = {}
+    @property
+    def span(self) -> Span | None:
+        return self._span
 
-    def write(self, user_id: str, blob: bytes) -> bool:
-        stamped = with_generation(blob, self._generation)
-        if not may_replace(self._latest.get(user_id), stamped):
-            return False
-        self._latest[user_id] = stamped
-        return True
+    def latest(self, user: bytes) -> bytes | None:
+        return self._latest.get(user)
 
-    def read(self, user_id: str) -> bytes | None:
-        return self._latest.get(user_id)
+    def read_many(self, users: Sequence[bytes]) -> list[bytes | None]:
+        return [self._latest.get(user) for user in users]
 
-    def delete(self, user_id: str) -> None:
-        self._latest.pop(user_id, None)
+    def copies(self, user: bytes) -> dict[Cell, bytes]:
+        return dict(self._copies.get(user, {}))
 
-    def users(self) -> Iterator[str]:
+    def commit(self, writing: Writing, offsets: Mapping[int, int] | None = None, *, now_ms: int = 0) -> None:
+        for user in writing.forgotten:
+            self._copies.pop(user, None)
+            for kept in [each for each in self._kept if each[0] == user]:
+                del self._kept[kept]
+        for user, blob in writing.latest.items():
+            if blob is None:
+                self._latest.pop(user, None)
+            else:
+                self._latest[user] = blob
+        for user, changes in writing.copies.items():
+            copies = self._copies.get(user, {}) | changes
+            self._copies[user] = {cell: value for cell, value in copies.items() if value is not None}
+        self._span = writing.span
+        if offsets is not None:
+            self.offsets |= offsets
+            self._versions.clear()
+
+    def _write_lineage(self, lineage: Lineage) -> None:
+        self._lineage = lineage
+
+    def _users_with_latest(self) -> Iterator[bytes]:
         yield from self._latest
 
+    def _users_with_copies(self, after: bytes | None = None) -> Iterator[bytes]:
+        yield from sorted(user for user, copies in self._copies.items() if copies and (after is None or user > after))
+
     def write_kept(self, user_id: str, blob: bytes) -> None:
-        stamped = with_generation(blob, self._generation)
-        self._kept[user_id, read_header(stamped).sequence] = stamped
+        stamped = self.stamped(blob)
+        self._kept[user_id.encode(), read_header(stamped).sequence] = stamped
 
     def read_kept(self, user_id: str, sequence: int) -> bytes | None:
-        return self._kept.get((user_id, sequence))
+        return self._kept.get((user_id.encode(), sequence))
 
     def close(self) -> None:
         pass

@@ -18,9 +18,9 @@ _FORMAT = 1
 _BEFORE_CURRENT = re.compile(r"rocksdict-config\.json|LOCK|LOG(\.old\.\d+)?|IDENTITY|MANIFEST-\d+|\d+\.dbtmp")
 
 
-def write_identity(db: Rdict, identity: StoreIdentity, shard: Shard | None) -> None:
+def write_identity(db: Rdict, identity: StoreIdentity, zone: str, shard: Shard | None) -> None:
     batch = WriteBatch(raw_mode=True)
-    batch.put(IDENTITY, json.dumps({"format": _FORMAT, **identity._asdict()}).encode())
+    batch.put(IDENTITY, json.dumps({"format": _FORMAT, **identity._asdict(), "zone": zone}).encode())
     if shard is not None:
         batch.put(SHARD, json.dumps(shard._asdict()).encode())
     db.write(batch)
@@ -37,6 +37,15 @@ def check_identity(found: StoreIdentity, expected: StoreIdentity, path: Path) ->
         raise StoreMismatch(
             f"{path}: the store holds memories of lineage {found.lineage}, the bundle is of {expected.lineage}: same sizes, "
             "but another memory space. Use a bundle trained on from theirs, or another store and replay the log into it"
+        )
+
+
+def check_zone(found: str, expected: str | None, path: Path) -> None:
+    """Raise StoreMismatch where the store's days are those of another zone; None expects none in particular."""
+    if expected is not None and found != expected:
+        raise StoreMismatch(
+            f"{path}: the store's days are those of {found}, days.zone says {expected}: its daily copies were made at other "
+            "midnights. Use its zone, or another store and replay the log into it"
         )
 
 
@@ -118,3 +127,10 @@ def read_identity(db: Rdict, path: Path) -> StoreIdentity | None:
     if content.get("format") != _FORMAT:
         raise StoreError(f"{path}: this release reads store format {_FORMAT}, got {content.get('format')}")
     return StoreIdentity(layout=content["layout"], lineage=content["lineage"])
+
+
+def read_zone(db: Rdict) -> str | None:
+    """The zone of the store's days; None in a store that was made before there were daily copies."""
+    raw = get(db, IDENTITY)
+    zone = None if raw is None else json.loads(raw).get("zone")
+    return None if zone is None else str(zone)

@@ -2,54 +2,71 @@
 
 Keys, `user` being its UTF-8 bytes:
 
-    "!identity"                     JSON: format, layout, lineage
+    "!identity"                     JSON: format, layout, lineage, zone
     "!shard"                        JSON: number, shards, partitions; in a part of a store (uic/store/sharded.py)
     "!source"                       JSON: cluster_id, topic, topic_id, partitions; the snapshots topic that is followed
     "P" partition (4, BE)           how far that topic is applied: next offset (8, BE), when that was written in ms (8, BE)
     "L" user                        the latest memory
     "K" user 00 sequence (8, BE)    the memory kept after `sequence` events
-    "D" ...                         daily copies: reserved
-    "G" ...                         lineage of generations: reserved
+    "D" size (1) user generation (4, BE) ends (8, BE)
+                                    a daily copy: the last memory of that generation and of the day that ends at `ends`, in ms
+                                    (-2^63: memories without a log time); empty: the user had left by then. `size`: of `user`
+    "!days"                         JSON: first_ms, last_ms; the midnights that the store can be read as of
+    "G"                             JSON: the lineage that the writer knew last (uic/store/generations.py has the truth)
 
 The values of L, K and D are blobs (uic/codec.py). A write survives the death of the process at once (it is in RocksDB's log,
 in the page cache); it survives the loss of power from the next flush on. The job's replay from its checkpoint writes it again,
-and a follower reads it again, since how far it was is lost together with what it wrote.
+and a follower reads it again, since how far it was is lost together with what it wrote. The zone whose days these are stands in
+"!identity"; where it is missing, it is UTC, and the store was made before there were daily copies.
 """
 
 import json
 import shutil
 import struct
 import tempfile
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from rocksdict import AccessType, Rdict, WriteBatch
 
-from uic.codec import read_header, with_generation
+from uic.clock import Days
+from uic.codec import read_header
 from uic.errors import BadInput, StoreError
 from uic.store.contract import Shard, Source, StoreIdentity
+from uic.store.generations import FILE as LINEAGE_FILE
+from uic.store.generations import Generations
+from uic.store.lineage import Cell, Lineage
 from uic.store.opening import (
     SHARDS_FILE,
     check_identity,
     check_shard,
+    check_zone,
     get,
     is_ours,
     open_waiting,
     options,
     read_identity,
     read_shard,
+    read_zone,
     write_identity,
 )
+from uic.store.versioned import VersionedStore
+from uic.store.writing import Retention, Span, Writing
 
 _SOURCE = b"!source"
+_DAYS = b"!days"
+_LINEAGE = b"G"
 _POSITION = b"P"
 _LATEST = b"L"
 _KEPT = b"K"
-_MOST_VERSIONS = 100_000
+_COPY = b"D"
 _PARTITION_KEY = struct.Struct(">cI")
 _POSITION_VALUE = struct.Struct(">qq")
+_CELL = struct.Struct(">Iq")
+_SEQUENCE = struct.Struct(">Q")
+_BEHIND = b"\xff" * (_CELL.size + 1)
+_OLD_ZONE = "UTC"
 
 
 class Position(NamedTuple):
@@ -59,30 +76,50 @@ class Position(NamedTuple):
     written_ms: int
 
 
-class RocksStore:
+class RocksStore(VersionedStore):
     """An `OnlineStore` in a folder. Open it with `create_or_open` to write and with `open_to_read` to read."""
 
     def __init__(
-        self, db: Rdict, path: Path, identity: StoreIdentity, *, generation: int = 0, view: Path | None = None
+        self,
+        db: Rdict,
+        path: Path,
+        identity: StoreIdentity,
+        *,
+        kept: int = 7,
+        generation: int | None = None,
+        view: Path | None = None,
     ) -> None:
+        zone = read_zone(db)
+        super().__init__(Retention(Days(zone or _OLD_ZONE), kept, is_whole=zone is not None), generation)
         self._db = db
         self._path = path
         self.identity = identity
         self.shard = read_shard(db)
-        self._generation = generation
+        self.generations = Generations((path if self.shard is None else path.parent) / LINEAGE_FILE)
         self._view = view
-        # Reading the version and writing the larger one are one operation; the writing process may have several threads.
-        self._turn = threading.Lock()
-        self._versions: dict[str, tuple[int, int]] = {}
+        # What only the writing process changes, it need not read again.
+        self._span = self._read_span()
+        self._noted = self._read_noted()
+        self.generations.check(self._noted)
 
     @classmethod
     def create_or_open(
-        cls, path: Path, identity: StoreIdentity, *, generation: int = 0, wait_s: float = 30, shard: Shard | None = None
+        cls,
+        path: Path,
+        identity: StoreIdentity,
+        *,
+        zone: str | None = None,
+        kept: int = 7,
+        generation: int | None = None,
+        wait_s: float = 30,
+        shard: Shard | None = None,
     ) -> "RocksStore":
         """Open for writing, making the store if there is none; `shard` says that it is that part of one.
 
-        Waits up to `wait_s` for a dying predecessor to let go. Raises StoreLocked after that, StoreMismatch where the store
-        holds memories of another layout or lineage, BadInput where the folder holds something else.
+        `kept` days of `zone` (None: the store's own, UTC for a new one) can be read as of. `generation` is stamped on what
+        `write` is given; None: it comes stamped. Waits up to `wait_s` for a dying predecessor to let go. Raises StoreLocked
+        after that, StoreMismatch where the store holds memories of another layout, lineage or zone, BadInput where the folder
+        holds something else.
         """
         if (path / SHARDS_FILE).exists():
             raise BadInput(f"{path}: a store of several shards is written by `uic store follow`; a job wants another folder")
@@ -94,15 +131,16 @@ class RocksStore:
             found = read_identity(db, path)
             if found is not None:
                 check_identity(found, identity, path)
+                check_zone(read_zone(db) or _OLD_ZONE, zone, path)
                 check_shard(read_shard(db), shard, path)
             elif next(iter(db.keys()), None) is not None:
                 raise BadInput(f"{path}: expected an online store, found another RocksDB; it is left as it is")
             else:
-                write_identity(db, identity, shard)
+                write_identity(db, identity, Days(zone or _OLD_ZONE).zone, shard)
+            return cls(db, path, identity, kept=kept, generation=generation)
         except BaseException:
             db.close()
             raise
-        return cls(db, path, identity, generation=generation)
 
     @classmethod
     def open_to_read(cls, path: Path) -> "RocksStore":
@@ -122,52 +160,119 @@ class RocksStore:
             raise StoreError(f"{path}: the store cannot be opened: {error}") from error
         if identity is None:
             raise StoreError(f"{path}: the store has no identity yet; its job stopped while making it. Run the job again")
-        return cls(db, path, identity, view=view)
+        try:
+            return cls(db, path, identity, view=view)
+        except BaseException:
+            db.close()
+            shutil.rmtree(view, ignore_errors=True)
+            raise
 
-    def write(self, user_id: str, blob: bytes) -> bool:
-        key = _LATEST + user_id.encode()
-        stamped = with_generation(blob, self._generation)
-        version = read_header(stamped).version
+    @property
+    def lineage(self) -> Lineage:
+        return self.generations.lineage
+
+    @property
+    def span(self) -> Span | None:
+        return self._span if self._view is None else self._read_span()
+
+    def latest(self, user: bytes) -> bytes | None:
+        return get(self._db, _LATEST + user)
+
+    def read_many(self, users: Sequence[bytes]) -> list[bytes | None]:
+        """The latest memories of several users as stored."""
+        values = self._db.get([_LATEST + user for user in users])
+        assert isinstance(values, list)  # as the keys are
+        return values
+
+    def copies(self, user: bytes) -> dict[Cell, bytes]:
+        prefix = _copies_of(user)
+        return {Cell._make(_CELL.unpack(key[len(prefix) :])): value for key, value in self._under(prefix)}
+
+    def commit(self, writing: Writing, offsets: Mapping[int, int] | None = None, *, now_ms: int = 0) -> None:
+        batch = WriteBatch(raw_mode=True)
+        for user in writing.forgotten:
+            for prefix, size in ((_copies_of(user), _CELL.size), (_kept_of(user), _SEQUENCE.size)):
+                for key, _ in self._under(prefix):
+                    if len(key) == len(prefix) + size:
+                        batch.delete(key)
+        for user, blob in writing.latest.items():
+            if blob is None:
+                batch.delete(_LATEST + user)
+            else:
+                batch.put(_LATEST + user, blob)
+        for user, copies in writing.copies.items():
+            prefix = _copies_of(user)
+            for cell, value in copies.items():
+                if value is None:
+                    batch.delete(prefix + _CELL.pack(*cell))
+                else:
+                    batch.put(prefix + _CELL.pack(*cell), value)
+        if writing.span is not None and writing.span != self._span:
+            batch.put(_DAYS, json.dumps(writing.span._asdict()).encode())
+        if writing.lineage != self._noted:
+            batch.put(_LINEAGE, writing.lineage.to_json().encode())
+        for partition, offset in (offsets or {}).items():
+            batch.put(_PARTITION_KEY.pack(_POSITION, partition), _POSITION_VALUE.pack(offset, now_ms))
         with self._turn:
-            # Only this process writes, so what it wrote last of a user need not be read again.
-            written = self._versions.get(user_id)
-            if written is None and (old := get(self._db, key)) is not None:
-                written = read_header(old).version
-            if written is not None and version < written:
-                return False
-            self._db[key] = stamped
-            if len(self._versions) >= _MOST_VERSIONS:
+            self._db.write(batch)
+            self._span, self._noted = writing.span, writing.lineage
+            if offsets is not None:
                 self._versions.clear()
-            self._versions[user_id] = version
-        return True
 
-    def read(self, user_id: str) -> bytes | None:
-        return get(self._db, _LATEST + user_id.encode())
+    def begin_generation(self, generation: int, cut_ms: int) -> None:
+        self.refresh()
+        super().begin_generation(generation, cut_ms)
 
-    def delete(self, user_id: str) -> None:
-        with self._turn:
-            self._versions.pop(user_id, None)
-            self._db.delete(_LATEST + user_id.encode())
+    def _write_lineage(self, lineage: Lineage) -> None:
+        if self.shard is not None:
+            raise BadInput(f"{self._path}: this is a shard; a generation is begun in the store, {self._path.parent}")
+        self.generations.write(lineage)
 
-    def users(self) -> Iterator[str]:
+    def _users_with_latest(self) -> Iterator[bytes]:
         for key in self._db.keys(from_key=_LATEST):
             assert isinstance(key, bytes)  # raw mode has no other keys
             if not key.startswith(_LATEST):
                 break
-            yield key[len(_LATEST) :].decode()
+            yield key[len(_LATEST) :]
+
+    def _users_with_copies(self, after: bytes | None = None) -> Iterator[bytes]:
+        found = self._db.iter()
+        found.seek(_COPY if after is None else _copies_of(after) + _BEHIND)
+        while found.valid():
+            key = found.key()
+            assert isinstance(key, bytes)
+            if not key.startswith(_COPY):
+                break
+            user = key[2 : 2 + key[1]]
+            yield user
+            found.seek(_copies_of(user) + _BEHIND)
+
+    def _under(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        found = self._db.iter()
+        found.seek(prefix)
+        while found.valid():
+            key, value = found.key(), found.value()
+            assert isinstance(key, bytes)
+            assert isinstance(value, bytes)
+            if not key.startswith(prefix):
+                break
+            yield key, value
+            found.next()
+
+    def _read_span(self) -> Span | None:
+        raw = get(self._db, _DAYS)
+        return None if raw is None else Span(**json.loads(raw))
+
+    def _read_noted(self) -> Lineage:
+        raw = get(self._db, _LINEAGE)
+        return Lineage() if raw is None else Lineage.from_json(raw, self._path)
 
     def write_kept(self, user_id: str, blob: bytes) -> None:
-        stamped = with_generation(blob, self._generation)
-        self._db[_kept_key(user_id, read_header(stamped).sequence)] = stamped
+        stamped = self.stamped(blob)
+        self._db[_kept_of(user_id.encode()) + _SEQUENCE.pack(read_header(stamped).sequence)] = stamped
 
     def read_kept(self, user_id: str, sequence: int) -> bytes | None:
-        return get(self._db, _kept_key(user_id, sequence))
-
-    def read_many(self, users: Sequence[bytes]) -> list[bytes | None]:
-        """The latest memories of several users, named by their UTF-8 bytes."""
-        values = self._db.get([_LATEST + user for user in users])
-        assert isinstance(values, list)  # as the keys are
-        return values
+        return get(self._db, _kept_of(user_id.encode()) + _SEQUENCE.pack(sequence))
 
     @property
     def source(self) -> Source | None:
@@ -194,26 +299,10 @@ class RocksStore:
         batch.put(_SOURCE, json.dumps(source._asdict()).encode())
         self._db.write(batch)
 
-    def apply(self, changes: Mapping[bytes, bytes | None], offsets: Mapping[int, int], *, now_ms: int) -> None:
-        """Set and delete (None) latest memories as they are, and say how far the source is applied: in one atomic write.
-
-        Nothing is compared or stamped here: the caller has done that (uic/store/apply.py).
-        """
-        batch = WriteBatch(raw_mode=True)
-        for user, blob in changes.items():
-            if blob is None:
-                batch.delete(_LATEST + user)
-            else:
-                batch.put(_LATEST + user, blob)
-        for partition, offset in offsets.items():
-            batch.put(_PARTITION_KEY.pack(_POSITION, partition), _POSITION_VALUE.pack(offset, now_ms))
-        with self._turn:
-            self._db.write(batch)
-            self._versions.clear()
-
     def refresh(self) -> None:
         """Let a reading store see what the writing process has written since."""
-        self._db.try_catch_up_with_primary()
+        if self._view is not None:
+            self._db.try_catch_up_with_primary()
 
     def close(self) -> None:
         self._db.close()
@@ -221,5 +310,9 @@ class RocksStore:
             shutil.rmtree(self._view, ignore_errors=True)
 
 
-def _kept_key(user_id: str, sequence: int) -> bytes:
-    return _KEPT + user_id.encode() + b"\0" + struct.pack(">Q", sequence)
+def _kept_of(user: bytes) -> bytes:
+    return _KEPT + user + b"\0"
+
+
+def _copies_of(user: bytes) -> bytes:
+    return _COPY + bytes([len(user)]) + user

@@ -1,6 +1,7 @@
 """A store in several RocksDBs, so that several processes can write it: each follows its own partitions of the snapshots topic.
 
     shards.json     {"format": 1, "partitioner": "murmur2", "shards": 2, "partitions": 4}
+    lineage.json    the generations, where any was begun (uic/store/generations.py)
     shard-0/        a RocksDB (uic/store/rocksdb.py); every user of the partitions p with p % 2 == 0
     shard-1/        ... with p % 2 == 1
 
@@ -14,13 +15,18 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from datetime import date
 from pathlib import Path
 
 from uic.errors import BadInput, StoreError, StoreMismatch
 from uic.partition import partition_of
 from uic.store.contract import ReadableStore, Shard, StoreIdentity
+from uic.store.lineage import Lineage
 from uic.store.opening import SHARDS_FILE as FILE
+from uic.store.opening import check_zone
 from uic.store.rocksdb import RocksStore
+from uic.store.versioned import begun, days_of, midnight_ms
+from uic.store.writing import Retention, Span
 
 _FORMAT = 1
 _PARTITIONER = "murmur2"
@@ -35,14 +41,23 @@ class ShardedStore:
 
     @classmethod
     def create_or_open(
-        cls, path: Path, identity: StoreIdentity, *, shards: int, partitions: int, generation: int = 0, wait_s: float = 30
+        cls,
+        path: Path,
+        identity: StoreIdentity,
+        *,
+        shards: int,
+        partitions: int,
+        zone: str | None = None,
+        kept: int = 7,
+        generation: int | None = None,
+        wait_s: float = 30,
     ) -> "ShardedStore":
         """Open all shards for writing, making those that are not there; raises what `RocksStore.create_or_open` does."""
         make(path, shards=shards, partitions=partitions)
         opened: list[RocksStore] = []
         try:
             for number in range(shards):
-                opened.append(open_shard(path, identity, number, generation=generation, wait_s=wait_s))
+                opened.append(open_shard(path, identity, number, zone=zone, kept=kept, generation=generation, wait_s=wait_s))
         except BaseException:
             close_all(opened)
             raise
@@ -68,6 +83,7 @@ class ShardedStore:
                         f"{place}: expected {expected} of {opened[0].identity}, "
                         f"found {opened[-1].shard} of {opened[-1].identity}; shards of different stores cannot be mixed"
                     )
+                check_zone(opened[-1].retention.days.zone, opened[0].retention.days.zone, place)
         except BaseException:
             close_all(opened)
             raise
@@ -80,11 +96,41 @@ class ShardedStore:
     def write(self, user_id: str, blob: bytes) -> bool:
         return self._of(user_id).write(user_id, blob)
 
-    def read(self, user_id: str) -> bytes | None:
-        return self._of(user_id).read(user_id)
+    def read(self, user_id: str, as_of: date | None = None) -> bytes | None:
+        at_ms = None if as_of is None else midnight_ms(as_of, self.retention, self.span)
+        return self._of(user_id).read_before(user_id, at_ms)
 
-    def delete(self, user_id: str) -> None:
-        self._of(user_id).delete(user_id)
+    def delete(self, user_id: str, *, generation: int | None = None) -> None:
+        self._of(user_id).delete(user_id, generation=generation)
+
+    def forget(self, user_id: str) -> None:
+        self._of(user_id).forget(user_id)
+
+    def begin_generation(self, generation: int, cut_ms: int) -> None:
+        for shard in self.shards:
+            shard.refresh()
+        lineage = begun(self.lineage, generation, cut_ms, self.retention, self.span)
+        if lineage is not None:
+            self.shards[0].generations.write(lineage)
+
+    @property
+    def lineage(self) -> Lineage:
+        return self.shards[0].lineage
+
+    @property
+    def retention(self) -> Retention:
+        return self.shards[0].retention
+
+    @property
+    def span(self) -> Span | None:
+        """The midnights that every shard can be read as of; the last is that of the shard which is furthest."""
+        spans = [span for span in (shard.span for shard in self.shards) if span is not None]
+        if not spans:
+            return None
+        return Span(max(span.first_ms for span in spans), max(span.last_ms for span in spans))
+
+    def days_kept(self) -> list[date]:
+        return days_of(self.span, self.retention)
 
     def users(self) -> Iterator[str]:
         return itertools.chain.from_iterable(shard.users() for shard in self.shards)
@@ -112,11 +158,22 @@ def open_to_read(path: Path) -> ReadableStore:
     return ShardedStore.open_to_read(path) if is_sharded(path) else RocksStore.open_to_read(path)
 
 
-def open_shard(path: Path, identity: StoreIdentity, number: int, *, generation: int = 0, wait_s: float = 30) -> RocksStore:
+def open_shard(
+    path: Path,
+    identity: StoreIdentity,
+    number: int,
+    *,
+    zone: str | None = None,
+    kept: int = 7,
+    generation: int | None = None,
+    wait_s: float = 30,
+) -> RocksStore:
     """Open one shard for writing, of a store that is made."""
     shard = read(path)._replace(number=number)
     assert number < shard.shards
-    return RocksStore.create_or_open(folder(path, number), identity, generation=generation, wait_s=wait_s, shard=shard)
+    return RocksStore.create_or_open(
+        folder(path, number), identity, zone=zone, kept=kept, generation=generation, wait_s=wait_s, shard=shard
+    )
 
 
 def folder(path: Path, number: int) -> Path:

@@ -1,0 +1,197 @@
+"""The laws of an online store (uic/store/contract.py), over any storage that keeps memories and daily copies of users."""
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from datetime import date
+
+from uic.codec import with_generation
+from uic.errors import BadInput, CorruptMemory
+from uic.store.lineage import Cell, Lineage, best
+from uic.store.writing import Outcome, Retention, Span, Version, Writing, version_of
+
+_MOST_VERSIONS = 100_000
+
+
+class VersionedStore(ABC):
+    """A store as a subclass stores it. `generation`: what to stamp on memories; None: they come stamped."""
+
+    def __init__(self, retention: Retention, generation: int | None) -> None:
+        self.retention = retention
+        self._generation = generation
+        # Reading a version and writing the larger one are one operation; the writing process may have several threads.
+        self._turn = threading.RLock()
+        self._versions: dict[bytes, Version] = {}
+        self._swept: bytes | None = None
+
+    @property
+    @abstractmethod
+    def lineage(self) -> Lineage:
+        """The generations as they are at this moment, whichever process began the last one."""
+
+    @property
+    @abstractmethod
+    def span(self) -> Span | None:
+        """The midnights to read as of; None where no memory with a log time was ever written."""
+
+    @abstractmethod
+    def latest(self, user: bytes) -> bytes | None:
+        """The latest memory as stored: in a generation that was cut off, perhaps."""
+
+    @abstractmethod
+    def copies(self, user: bytes) -> dict[Cell, bytes]:
+        """The daily copies as stored."""
+
+    @abstractmethod
+    def commit(self, writing: Writing, offsets: Mapping[int, int] | None = None, *, now_ms: int = 0) -> None:
+        """Make writes, and say how far the source is applied (partition to next offset): atomically."""
+
+    @abstractmethod
+    def _write_lineage(self, lineage: Lineage) -> None: ...
+
+    @abstractmethod
+    def _users_with_latest(self) -> Iterator[bytes]: ...
+
+    @abstractmethod
+    def _users_with_copies(self, after: bytes | None = None) -> Iterator[bytes]:
+        """In an order that stays the same; the ones that come after that user."""
+
+    def writing(self) -> Writing:
+        """Writes to decide on, in the generations and days as they are now: before each batch the lineage is looked up."""
+        return Writing(self, self.lineage, self.retention, self.span)
+
+    def stamped(self, blob: bytes) -> bytes:
+        return blob if self._generation is None else with_generation(blob, self._generation)
+
+    def write(self, user_id: str, blob: bytes) -> bool:
+        stamped = self.stamped(blob)
+        user, version = user_id.encode(), version_of(stamped)
+        with self._turn:
+            # Only this process writes, so what it wrote last of a user need not be read again.
+            old = self._versions.get(user)
+            if old is None and (stored := self.latest(user)) is not None:
+                old = version_of(stored)
+            writing = self.writing()
+            outcome = writing.place(user, old, version, stamped)
+            if outcome not in (Outcome.TAKEN, Outcome.COPIED):
+                return False
+            self.commit(writing)
+            if outcome is Outcome.TAKEN:
+                if len(self._versions) >= _MOST_VERSIONS:
+                    self._versions.clear()
+                self._versions[user] = version
+        return True
+
+    def read(self, user_id: str, as_of: date | None = None) -> bytes | None:
+        return self.read_before(user_id, None if as_of is None else midnight_ms(as_of, self.retention, self.span))
+
+    def read_before(self, user_id: str, midnight_ms: int | None) -> bytes | None:
+        """The same as of a midnight that is kept."""
+        user, lineage = user_id.encode(), self.lineage
+        latest = self.latest(user)
+        if midnight_ms is None and not lineage.cuts:
+            return latest
+        cells = []
+        if latest is not None:
+            version = version_of(latest)
+            if midnight_ms is None and lineage.shows(version[0], version[2]):
+                return latest
+            cells.append(self.retention.cell(version))
+        copies = self.copies(user)
+        found = best([*cells, *copies], lineage, midnight_ms)
+        if found is None:
+            return None
+        return latest if found in cells else copies[found] or None
+
+    def delete(self, user_id: str, *, generation: int | None = None) -> None:
+        with self._turn:
+            writing = self.writing()
+            writing.leave(user_id.encode(), generation=generation)
+            self.commit(writing)
+            self._versions.pop(user_id.encode(), None)
+
+    def forget(self, user_id: str) -> None:
+        with self._turn:
+            writing = self.writing()
+            writing.forget(user_id.encode())
+            self.commit(writing)
+            self._versions.pop(user_id.encode(), None)
+
+    def users(self) -> Iterator[str]:
+        if not self.lineage.cuts:
+            yield from (user.decode() for user in self._users_with_latest())
+            return
+        for user in self._users_with_latest():
+            if self._is_there(user.decode()):
+                yield user.decode()
+        for user in self._users_with_copies():
+            if self.latest(user) is None and self._is_there(user.decode()):
+                yield user.decode()
+
+    def _is_there(self, user_id: str) -> bool:
+        try:
+            return self.read(user_id) is not None
+        except CorruptMemory:
+            return True  # and whoever reads it is told
+
+    def begin_generation(self, generation: int, cut_ms: int) -> None:
+        lineage = begun(self.lineage, generation, cut_ms, self.retention, self.span)
+        if lineage is not None:
+            self._write_lineage(lineage)
+
+    def days_kept(self) -> list[date]:
+        return days_of(self.span, self.retention)
+
+    def sweep(self, most: int = 1000) -> bool:
+        """Remove copies that no read returns any more, of the next so many users; True when all have been looked at.
+
+        Users who come back lose theirs by themselves (`Writing`); this is for those who do not.
+        """
+        with self._turn:
+            writing = self.writing()
+            looked_at = 0
+            for user in self._users_with_copies(self._swept):
+                if looked_at == most:
+                    break
+                latest = self.latest(user)
+                writing.prune(user, None if latest is None else self.retention.cell(version_of(latest)))
+                self._swept, looked_at = user, looked_at + 1
+            else:
+                self._swept = None
+            self.commit(writing)
+            return self._swept is None
+
+
+def midnight_ms(day: date, retention: Retention, span: Span | None) -> int:
+    """Where a kept day begins; raises BadInput for any other day, saying which are kept."""
+    begins_ms = retention.days.begins_ms(day)
+    if span is not None and span.first_ms <= begins_ms <= span.last_ms:
+        return begins_ms
+    kept = days_of(span, retention)
+    if span is not None and begins_ms > span.last_ms:
+        newest = retention.days.day_of(span.last_ms)
+        raise BadInput(f"as of {day}: nothing in the store was taken in on that day or later; its newest day is {newest}")
+    words = f"kept are {kept[0]} to {kept[-1]} ({retention.days.zone})" if kept else "no day is kept yet"
+    raise BadInput(f"as of {day}: {words}. Each day that begins is kept from then on, for as long as days.kept says")
+
+
+def days_of(span: Span | None, retention: Retention) -> list[date]:
+    """The days that can be read as of, the oldest first."""
+    if span is None or span.first_ms > span.last_ms:
+        return []
+    days = [retention.days.day_of(span.last_ms)]
+    while retention.days.begins_ms(days[0]) > span.first_ms:
+        days.insert(0, retention.days.before(days[0]))
+    return days
+
+
+def begun(lineage: Lineage, generation: int, cut_ms: int, retention: Retention, span: Span | None) -> Lineage | None:
+    """The lineage with a generation begun, None where it was begun just so before; raises BadInput where it cannot be."""
+    if any(cut == (generation, cut_ms) for cut in lineage.cuts):
+        return None
+    longer = lineage.begin(generation, cut_ms)
+    day = retention.days.day_of(cut_ms)
+    if retention.days.begins_ms(day) != cut_ms:
+        raise BadInput(f"cut: expected where a day begins in {retention.days.zone}, got {cut_ms}, which is within {day}")
+    midnight_ms(day, retention, span)
+    return longer
