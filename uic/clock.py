@@ -17,6 +17,7 @@ _ONE_DAY = timedelta(days=1)
 FIRST_DAY = date.min + 3 * _ONE_DAY
 LAST_DAY = date.max - 3 * _ONE_DAY
 _FOREVER_MS = 1 << 63
+_REMEMBERED = 16
 
 
 class Days:
@@ -35,20 +36,16 @@ class Days:
         except (KeyError, ValueError, OSError) as error:  # unknown to the database, or no name at all
             raise BadInput(f"time zone: expected a name such as UTC or Africa/Cairo, got {zone!r}") from error
         self.zone = zone
-        self._begins_ms = self._ends_ms = 0
-        self._day = FIRST_DAY
+        # The days asked for last, the newest first: begin, end, day. One that is replaced as a whole, since threads share it.
+        self._recent: tuple[tuple[int, int, date], ...] = ()
 
     def day_of(self, time_ms: int) -> date:
         """The day that a time falls on. Times outside the years 1 to 9999 fall on the first and the last day."""
-        if not self._begins_ms <= time_ms < self._ends_ms:
-            self._move_to(time_ms)
-        return self._day
+        return self._of(time_ms)[2]
 
     def bounds_ms(self, time_ms: int) -> tuple[int, int]:
         """Where the day of a time begins, and where the next one does."""
-        if not self._begins_ms <= time_ms < self._ends_ms:
-            self._move_to(time_ms)
-        return self._begins_ms, self._ends_ms
+        return self._of(time_ms)[:2]
 
     def begins_ms(self, day: date) -> int:
         """The first instant of a day; of one that the zone left out, that of the next."""
@@ -70,17 +67,24 @@ class Days:
             day = self.day_of(ends_ms - 1)
         return day
 
-    def _move_to(self, time_ms: int) -> None:
+    def _of(self, time_ms: int) -> tuple[int, int, date]:
+        for known in self._recent:
+            if known[0] <= time_ms < known[1]:
+                return known
+        found = self._find(time_ms)
+        self._recent = (found, *self._recent[: _REMEMBERED - 1])
+        return found
+
+    def _find(self, time_ms: int) -> tuple[int, int, date]:
         if time_ms < self.begins_ms(FIRST_DAY + _ONE_DAY):
-            self._day, self._begins_ms, self._ends_ms = FIRST_DAY, -_FOREVER_MS, self.begins_ms(FIRST_DAY + _ONE_DAY)
-        elif time_ms >= self.begins_ms(LAST_DAY):
-            self._day, self._begins_ms, self._ends_ms = LAST_DAY, self.begins_ms(LAST_DAY), _FOREVER_MS
-        else:
-            day = self._date(time_ms // 1000)
-            # The clock may show the day before once more.
-            while self.begins_ms(day + _ONE_DAY) <= time_ms:
-                day += _ONE_DAY
-            self._day, self._begins_ms, self._ends_ms = day, self.begins_ms(day), self.begins_ms(day + _ONE_DAY)
+            return -_FOREVER_MS, self.begins_ms(FIRST_DAY + _ONE_DAY), FIRST_DAY
+        if time_ms >= self.begins_ms(LAST_DAY):
+            return self.begins_ms(LAST_DAY), _FOREVER_MS, LAST_DAY
+        day = self._date(time_ms // 1000)
+        # The clock may show the day before once more.
+        while self.begins_ms(day + _ONE_DAY) <= time_ms:
+            day += _ONE_DAY
+        return self.begins_ms(day), self.begins_ms(day + _ONE_DAY), day
 
     def _date(self, time_s: int) -> date:
         """What the calendar on the wall shows."""
