@@ -84,6 +84,7 @@ class World:
     margin_ms: int = 50
     now_ms: int = 0
     kept: int = 3
+    day_ms: int = DAY_MS
 
     def __post_init__(self) -> None:
         self.log = LogInMemory({each: [] for each in range(self.partitions)})
@@ -93,9 +94,9 @@ class World:
             catalogue=Catalogue(self.root / "daily"),
             job=self.job,
             log=self.log,
-            days=ShortDays(),
+            days=ShortDays(length_ms=self.day_ms),
             kept=self.kept,
-            lead_ms=200,
+            lead_ms=self.day_ms // 5,
             margin_ms=self.margin_ms,
             now_ms=lambda: self.now_ms,
             say=self.said.append,

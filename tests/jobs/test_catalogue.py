@@ -28,7 +28,7 @@ OPERATIONS = st.lists(
         st.none() | st.integers(0, 12),
     ),
     min_size=1,
-    max_size=14,
+    max_size=10,
 )
 
 
@@ -102,7 +102,7 @@ def check(catalogue: Catalogue) -> None:
     assert shown == {entry.id for entry in entries}
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(OPERATIONS)
 def test_killed_anywhere_it_has_whole_entries_only_keeps_what_is_pinned_and_is_never_emptied(
     operations: list[tuple[str, int, int | None]],

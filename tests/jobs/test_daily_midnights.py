@@ -19,7 +19,7 @@ from jobs.daily.retention import check_retention
 from uic.errors import BadInput, JobError
 
 ACTIONS = st.lists(
-    st.tuples(st.sampled_from(["event", "event", "read", "take", "seal", "wait", "wait"]), st.integers(0, 600)), max_size=60
+    st.tuples(st.sampled_from(["event", "event", "read", "take", "seal", "wait", "midnight"]), st.integers(0, 600)), max_size=60
 )
 
 
@@ -48,6 +48,8 @@ def test_a_sealed_checkpoint_has_the_true_cut_and_nothing_of_its_day(actions: li
                 world.job.read[number % 2] = min(there, world.job.read[number % 2] + number % 4)
             elif action == "wait":
                 world.now_ms += number
+            elif action == "midnight":
+                world.now_ms = midnights.days.bounds_ms(world.now_ms)[1] - 60 + number % 120
             elif action == "seal":
                 midnights.seal()
             else:
