@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from uic.store.contract import ReadableStore
 
 _ID = re.compile(r"-?[0-9]+")
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 user_app = typer.Typer(help="What is remembered of a user.", no_args_is_help=True)
 
 BundleOption = Annotated[Path, typer.Option(help="The bundle that the memories were made with.")]
 StoreOption = Annotated[Path | None, typer.Option(help="The online store; default: store.path of uic.yaml.")]
+AsOfOption = Annotated[str | None, typer.Option(help="The memory as it was when this day began, such as 2026-11-20.")]
 
 
 @user_app.callback()
@@ -37,28 +39,33 @@ def score_command(
     items: Annotated[str, typer.Option(help="Candidates: item ids, or item:category, separated by commas.")],
     bundle: BundleOption,
     store: StoreOption = None,
+    as_of: AsOfOption = None,
 ) -> None:
-    """Score candidates from a user's memory.
+    """Score candidates from a user's memory, as it is or as it was when a day began.
 
-    Example: uic score --user 196 --items 242,302:9 --bundle bundles/first
+    Example: uic score --user 196 --items 242,302:9 --bundle bundles/first --as-of 2026-11-20
     """
     from serving.scorer import Scorer
 
     check_user(user)
+    day = parse_day(as_of)
     opened, memories = open_pair(bundle, store or ctx.obj.store.path)
     try:
         item_ids, category_ids = parse_candidates(items)
-        scores = Scorer(opened, memories).score(user, item_ids, category_ids)
+        blob = memories.read(user, as_of=day)
+        memory = opened.initial if blob is None else opened.codec.decode(blob)
+        probability_N = Scorer(opened, memories).score_memory(memory, item_ids, category_ids)
     finally:
         memories.close()
     console = Console(soft_wrap=True, highlight=False, markup=False)
-    if scores.found == "initial":
-        console.print(f"user {user!r} is not in the store: scored from the initial memory")
+    when = _when_words(day, memories.zone)
+    if blob is None:
+        console.print(f"user {user!r} {_absent(day)} in the store{when}: scored from the initial memory")
     else:
-        console.print(f"user {user!r}: memory after {scores.memory.sequence} events")
+        console.print(f"user {user!r}: memory after {memory.sequence} events{when}")
     unknown = opened.items.rows(item_ids) == 1
     table = Table("item", "category", "P(click)", "")
-    for item, category, probability, new in zip(item_ids, category_ids, scores.probability_N, unknown, strict=True):
+    for item, category, probability, new in zip(item_ids, category_ids, probability_N, unknown, strict=True):
         table.add_row(str(item), str(category), f"{probability:.4f}", "item unknown to the bundle" if new else "")
     console.print(table)
 
@@ -89,6 +96,26 @@ def check_user(user: str) -> None:
         raise BadInput(f"user: expected 1 to {MAX_TEXT_BYTES} bytes of UTF-8, got {user!a}")
 
 
+def parse_day(text: str | None) -> datetime.date | None:
+    """`2026-11-20` to the day."""
+    if text is None:
+        return None
+    try:
+        if not _DAY.fullmatch(text):
+            raise ValueError(text)
+        return datetime.date.fromisoformat(text)
+    except ValueError:
+        raise BadInput(f"--as-of: expected a day such as 2026-11-20, got {text!r}") from None
+
+
+def _when_words(day: datetime.date | None, zone: str) -> str:
+    return "" if day is None else f", as of the beginning of {day} ({zone})"
+
+
+def _absent(day: datetime.date | None) -> str:
+    return "is not" if day is None else "was not"
+
+
 def parse_candidates(text: str) -> tuple["np.typing.NDArray[np.int64]", "np.typing.NDArray[np.int64]"]:
     """`242,302:9` to item ids and category ids; a category not given is -1, unknown."""
     items, categories = [], []
@@ -116,22 +143,26 @@ def show_command(
     bundle: BundleOption,
     store: StoreOption = None,
     nearest: Annotated[int, typer.Option(help="How many categories to name a slot.")] = 3,
+    as_of: AsOfOption = None,
 ) -> None:
-    """Show what is remembered of a user: events, times, how the slots are used, and the nearest categories of each.
+    """Show what is remembered of a user, now or when a day began: events, times, how slots are used, categories near to each.
 
-    Example: uic user show 196 --bundle bundles/first
+    Example: uic user show 196 --bundle bundles/first --as-of 2026-11-20
     """
     check_user(user)
+    day = parse_day(as_of)
     opened, memories = open_pair(bundle, store or ctx.obj.store.path)
     try:
-        blob = memories.read(user)
+        blob = memories.read(user, as_of=day)
     finally:
         memories.close()
+    when = _when_words(day, memories.zone)
     if blob is None:
-        raise BadInput(f"user {user!r} is not in the store; a score would be given from the initial memory")
-    _print_memory(
-        Console(soft_wrap=True, highlight=False, markup=False), opened, user, opened.codec.decode(blob), len(blob), nearest
-    )
+        raise BadInput(f"user {user!r} {_absent(day)} in the store{when}; a score would be given from the initial memory")
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    if day is not None:
+        console.print(when.removeprefix(", "))
+    _print_memory(console, opened, user, opened.codec.decode(blob), len(blob), nearest)
 
 
 def _print_memory(console: Console, bundle: "Bundle", user: str, memory: "UserMemory", size: int, nearest: int) -> None:

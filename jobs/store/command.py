@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.settings import DaysSettings, KafkaSettings, Settings
+from uic.clock import Days
 from uic.errors import BadInput, UicError
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from jobs.store.follow import Follower
     from uic.bundle import Bundle
+    from uic.store.contract import ReadableStore
     from uic.store.rocksdb import RocksStore
 
 store_app = typer.Typer(help="The online store: written from the snapshots topic, and looked at.", no_args_is_help=True)
@@ -143,7 +145,7 @@ def letters_of(path: Path) -> Path:
 
 @store_app.command("status")
 def status_command(ctx: typer.Context, store: StoreOption = None) -> None:
-    """Show whose memories a store holds, which topic it follows, how far it is, and what was refused.
+    """Show whose memories a store holds, the days it keeps, its generations, which topic it follows, and what was refused.
 
     Example: uic store status --store store
     """
@@ -157,6 +159,7 @@ def status_command(ctx: typer.Context, store: StoreOption = None) -> None:
     try:
         parts = list(memories.shards) if isinstance(memories, ShardedStore) else [memories]
         console.print(f"{path}: layout {memories.identity.layout}, lineage {memories.identity.lineage}, {len(parts)} RocksDB")
+        _print_days(console, memories)
         _print_positions(console, parts, settings.kafka)  # type: ignore[arg-type]  # whatever is not sharded is a RocksStore
     finally:
         memories.close()
@@ -165,6 +168,18 @@ def status_command(ctx: typer.Context, store: StoreOption = None) -> None:
         for (_, reason), count in box.counts().items():
             console.print(f"refused: {count:,} {reason} ({letters_of(path)})")
         box.close()
+
+
+def _print_days(console: Console, store: "ReadableStore") -> None:
+    zone = store.zone
+    kept = store.days_kept()
+    words = f"{kept[0]} to {kept[-1]}" if kept else "none yet"
+    console.print(f"days kept: {words} ({zone}); `uic user show USER --as-of DAY` reads as of one")
+    cuts = store.lineage.cuts
+    for before, (generation, cut_ms) in zip((None, *cuts), cuts, strict=False):
+        day = Days(zone).day_of(cut_ms)
+        earlier = "earlier generations" if before is None else f"generation {before.generation} and earlier ones"
+        console.print(f"generation {generation}: begun by a rollback to {day}; {earlier} count up to there")
 
 
 def _print_positions(console: Console, parts: Sequence["RocksStore"], kafka: KafkaSettings) -> None:

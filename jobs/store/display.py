@@ -61,4 +61,6 @@ def summary(progress: Progress) -> str:
     counts = (
         f"{progress.written:,} written  {progress.stale:,} stale  {progress.deleted:,} deleted  {progress.refused:,} refused"
     )
+    if progress.fenced:
+        counts += f"  {progress.fenced:,} fenced"
     return f"{counts}  {sum(progress.lag.values()):,} to go"

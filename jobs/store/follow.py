@@ -19,6 +19,7 @@ from uic.letters import LetterBox
 from uic.store.apply import Applier, Refusal, Snapshot
 from uic.store.contract import Source
 from uic.store.rocksdb import RocksStore
+from uic.store.writing import Span
 
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError
@@ -29,6 +30,7 @@ _SAME_TOPIC_EVERY_S = 10.0
 _AT_THE_END_EVERY_S = 600.0
 _LETTERS_WITH_PAYLOAD = 10_000
 _REFUSALS_SAID = 20
+_SWEPT_AT_ONCE = 500
 
 Say = Callable[[str], None]
 
@@ -39,6 +41,7 @@ class Progress:
 
     written: int = 0
     stale: int = 0
+    fenced: int = 0
     deleted: int = 0
     refused: int = 0
     lag: dict[int, int] = field(default_factory=dict)
@@ -46,7 +49,7 @@ class Progress:
 
     @property
     def applied(self) -> int:
-        return self.written + self.stale + self.deleted + self.refused
+        return self.written + self.stale + self.fenced + self.deleted + self.refused
 
 
 class Letters:
@@ -109,6 +112,7 @@ class Follower:
         self._goals: dict[int, int] = {}
         self._applier_of: dict[int, Applier] = {}
         self._store_of: dict[int, RocksStore] = {}
+        self._swept: dict[RocksStore, Span] = {}
 
     def stop(self) -> None:
         """Ends `run` after the batch in hand; may be called from a signal handler."""
@@ -131,6 +135,7 @@ class Follower:
                 continue
             next_tick_s = now_s + _TICK_S
             self._measure()
+            self._sweep()
             if self.progress.waits_for is not None or now_s >= next_look_s:
                 next_look_s = now_s + _SAME_TOPIC_EVERY_S
                 self._look()
@@ -179,7 +184,7 @@ class Follower:
             now_ms = time.time_ns() / 1e6
             self._metrics.observe(
                 written=applied.written,
-                stale=applied.stale,
+                stale=applied.stale + applied.fenced,
                 deleted=applied.deleted,
                 refused=len(applied.refused),
                 ages_s=[(now_ms - log_time_ms) / 1000 for log_time_ms in applied.log_times_ms if log_time_ms != NO_TIME],
@@ -187,6 +192,7 @@ class Follower:
             progress = self.progress
             progress.written += applied.written
             progress.stale += applied.stale
+            progress.fenced += applied.fenced
             progress.deleted += applied.deleted
             progress.refused += len(applied.refused)
             self._say_refused(applied.refused)
@@ -216,6 +222,12 @@ class Follower:
             self.progress.lag[partition] = lag
             self._metrics.lag(partition, lag)
         self._show(self.progress)
+
+    def _sweep(self) -> None:
+        """Once a day, a few users at a time, copies go that nobody reads any more and whose users do not come back."""
+        for store in self._stores:
+            if store.span is not None and store.span != self._swept.get(store) and store.sweep(_SWEPT_AT_ONCE):
+                self._swept[store] = store.span
 
     def _heed(self, errors: Sequence["KafkaError"]) -> None:
         from confluent_kafka import KafkaError

@@ -10,7 +10,7 @@ from jobs.kafka import client_config
 from jobs.settings import KafkaSettings
 from jobs.topics import WAIT_S, connect
 from uic.errors import BadInput, EnvironmentProblem
-from uic.store.apply import Snapshot
+from uic.store.apply import FORGET_HEADER, GENERATION_HEADER, Snapshot
 from uic.store.contract import Source
 
 if TYPE_CHECKING:
@@ -173,7 +173,9 @@ class SnapshotsTopic:
             error = message.error()
             place = cast(tuple[int, int], (message.partition(), message.offset()))  # None in messages that were not read
             if error is None:
-                read.snapshots.append(Snapshot(*place, message.key(), message.value()))
+                value = message.value()
+                extra = () if value is not None else _of_deletion(dict(message.headers() or ()))
+                read.snapshots.append(Snapshot(*place, message.key(), value, *extra))
             elif error.code() == KafkaError._PARTITION_EOF:
                 read.ends[place[0]] = place[1]
             else:
@@ -196,6 +198,19 @@ class SnapshotsTopic:
 
     def close(self) -> None:
         self._consumer.close()
+
+
+def _of_deletion(headers: Mapping[str, str | bytes | None]) -> tuple[int | None, bool]:
+    """The generation that a deletion names, None where it names none, and whether it is to forget the user.
+
+    >>> _of_deletion({"generation": b"3"}), _of_deletion({"forget": b""})
+    ((3, False), (None, True))
+    """
+    try:
+        generation = int(headers.get(GENERATION_HEADER) or b"")
+    except ValueError:
+        generation = None
+    return generation, FORGET_HEADER in headers
 
 
 def opened(kafka: KafkaSettings) -> "closing[SnapshotsTopic]":

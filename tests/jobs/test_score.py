@@ -140,6 +140,56 @@ def test_a_user_whom_the_store_never_saw_is_told_so(uic: Uic, world: small.World
     assert ended.err.startswith("BadInput: user '[/stranger]' is not in the store")
 
 
+@pytest.fixture
+def store_of_three_days(world: small.World, tmp_path: Path) -> Path:
+    """One user with 2 events on 2026-11-20 and 3 more on the 22nd, Shanghai time; midnight there is 16:00 UTC."""
+    path = tmp_path / "days"
+    store = RocksStore.create_or_open(path, world.bundle.identity, zone="Asia/Shanghai", kept=3)
+    for sequence, time in ((2, "2026-11-20T15:59:59.999"), (5, "2026-11-21T16:00")):
+        memory = world.codec.decode(world.memories[USER])
+        log_time_ms = int(np.datetime64(time, "ms").astype(int))
+        state_F = memory.state_F * np.float32(sequence)
+        memory = dataclasses.replace(memory, state_F=state_F, sequence=sequence, log_time_ms=log_time_ms)
+        assert store.write(USER, world.codec.encode(memory))
+    store.close()
+    return path
+
+
+def test_a_user_is_shown_and_scored_as_of_a_day(uic: Uic, world: small.World, store_of_three_days: Path) -> None:
+    at = ("--as-of", "2026-11-22")
+    assert "2 events applied" in show(uic, world, store_of_three_days, USER, *at).out
+    assert "as of the beginning of 2026-11-22 (Asia/Shanghai)" in show(uic, world, store_of_three_days, USER, *at).out
+    assert "5 events applied" in show(uic, world, store_of_three_days, USER).out
+    words = ("--user", USER, "--items", "101:2", "--bundle", world.bundle.path, "--store", store_of_three_days)
+    now, then, before = (uic("score", *words, *day) for day in ((), at, ("--as-of", "2026-11-20")))
+    assert "memory after 5 events\n" in now.out
+    assert "memory after 2 events, as of the beginning of 2026-11-22 (Asia/Shanghai)" in then.out
+    assert (
+        "was not in the store, as of the beginning of 2026-11-20 (Asia/Shanghai): scored from the initial memory" in before.out
+    )
+    assert len({rows(each.out)[-1][2] for each in (now, then, before)}) == 3
+
+
+@pytest.mark.parametrize(
+    ("day", "says"),
+    [
+        ("2026-11-19", "kept are 2026-11-20 to 2026-11-22 (Asia/Shanghai)"),
+        ("2026-11-23", "nothing in the store was taken in on that day or later; its newest day is 2026-11-22"),
+        ("yesterday", "--as-of: expected a day such as 2026-11-20, got 'yesterday'"),
+        ("20261120", "--as-of: expected a day such as 2026-11-20, got '20261120'"),
+        ("2026-02-30", "--as-of: expected a day such as 2026-11-20, got '2026-02-30'"),
+    ],
+)
+def test_a_day_that_cannot_be_read_is_refused_with_those_that_can(
+    uic: Uic, world: small.World, store_of_three_days: Path, day: str, says: str
+) -> None:
+    for command in (("user", "show", USER), ("score", "--user", USER, "--items", "101")):
+        ended = uic(*command, "--bundle", world.bundle.path, "--store", store_of_three_days, "--as-of", day)
+        assert ended.code == 2
+        assert ended.err.startswith("BadInput: ")
+        assert says in ended.err
+
+
 def test_a_user_with_brackets_in_the_name_is_printed_as_it_is(uic: Uic, world: small.World, tmp_path: Path) -> None:
     store = world.store(tmp_path / "brackets", {"[/red]": world.memories[USER]})
     assert "user '[/red]': memory after" in score(uic, world, store, "[/red]", "101").out

@@ -32,6 +32,9 @@ REASONS: dict[type[CorruptMemory], str] = {
 _FIXED = struct.Struct("<4sHHQ")
 _VERSION = struct.Struct("<IIQqq")
 _VERSION_AT = 24
+# Headers of a deletion in Kafka: the generation of the job that says so, in decimal; and that nothing may stay of the user.
+GENERATION_HEADER = "generation"
+FORGET_HEADER = "forget"
 
 
 class Snapshot(NamedTuple):

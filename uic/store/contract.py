@@ -109,6 +109,11 @@ class ReadableStore(OnlineStore, Protocol):
     @property
     def identity(self) -> StoreIdentity: ...
 
+    @property
+    def zone(self) -> str:
+        """The time zone of the store's days."""
+        ...
+
     def refresh(self) -> None:
         """Let this process see what the writing ones have written since."""
         ...

@@ -83,7 +83,7 @@ class ShardedStore:
                         f"{place}: expected {expected} of {opened[0].identity}, "
                         f"found {opened[-1].shard} of {opened[-1].identity}; shards of different stores cannot be mixed"
                     )
-                check_zone(opened[-1].retention.days.zone, opened[0].retention.days.zone, place)
+                check_zone(opened[-1].zone, opened[0].zone, place)
         except BaseException:
             close_all(opened)
             raise
@@ -116,6 +116,10 @@ class ShardedStore:
     @property
     def lineage(self) -> Lineage:
         return self.shards[0].lineage
+
+    @property
+    def zone(self) -> str:
+        return self.retention.days.zone
 
     @property
     def retention(self) -> Retention:

@@ -25,6 +25,10 @@ class VersionedStore(ABC):
         self._swept: bytes | None = None
 
     @property
+    def zone(self) -> str:
+        return self.retention.days.zone
+
+    @property
     @abstractmethod
     def lineage(self) -> Lineage:
         """The generations as they are at this moment, whichever process began the last one."""
