@@ -172,7 +172,7 @@ class Midnights:
 
     def _for_the_next_day(self, entry: Entry) -> Entry:
         begins_ms = self.days.bounds_ms(entry.begins_ms)[1]
-        return replace(entry, day=self.days.day_of(begins_ms), begins_ms=begins_ms)
+        return replace(entry, day=self.days.day_of(begins_ms), begins_ms=begins_ms, zone=self.days.zone)
 
 
 def _with(entry: Entry, cut: Cut) -> Entry:
@@ -181,7 +181,7 @@ def _with(entry: Entry, cut: Cut) -> Entry:
 
 def _filed(now: Entry, to: Entry) -> Entry:
     """The entry as it is now, with the day and the cut that were found for it."""
-    return replace(now, day=to.day, begins_ms=to.begins_ms, cut=to.cut, cut_by_clock=to.cut_by_clock)
+    return replace(now, day=to.day, begins_ms=to.begins_ms, zone=to.zone, cut=to.cut, cut_by_clock=to.cut_by_clock)
 
 
 def _look_at(savepoint: Path, bundle: Path) -> tuple[int, int]:
