@@ -24,7 +24,7 @@ test: setup jars ## Everything that must hold: style, types, layers, tests
 	$(RUN) ruff format --check .
 	$(RUN) mypy
 	$(RUN) lint-imports
-	$(RUN) pytest
+	$(RUN) pytest -n 2 --dist loadfile
 
 quick: setup ## The tests that need no Flink and no network, for while you work
 	$(RUN) pytest --ignore tests/scenarios --ignore tests/stream
