@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from jobs.bundles.command import bundle_app
 from jobs.chaos.command import chaos_command
 from jobs.checkpoint_commands import checkpoint_app
 from jobs.config import config_app
@@ -40,6 +41,7 @@ app.add_typer(data_app, name="data")
 app.command("train")(train_command)
 app.command("evaluate")(evaluate_command)
 app.command("export")(export_command)
+app.add_typer(bundle_app, name="bundle")
 app.add_typer(events_app, name="events")
 app.add_typer(topics_app, name="topics")
 app.add_typer(job_app, name="job")

@@ -2,7 +2,7 @@
 
 files   heartbeat -> reader, keyed by a constant -> update, keyed by user -> nothing: the operator writes the store itself
 Kafka   events topic -> update, keyed by user -> snapshots, late events, dead letters; records without a usable key go to the
-        dead letters before keying
+        dead letters before keying. In the batched plan every update operator also gets every message of the control topic
 """
 
 from dataclasses import dataclass
@@ -38,7 +38,10 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class KafkaTopics:
-    """What the graph needs to know of Kafka; `properties` are the Java client's. `start`: earliest, latest, committed or ms."""
+    """What the graph needs to know of Kafka; `properties` are the Java client's. `start`: earliest, latest, committed or ms.
+
+    `control` None: nothing is promoted while the job runs.
+    """
 
     properties: dict[str, str]
     group: str
@@ -48,6 +51,7 @@ class KafkaTopics:
     late: str
     dead: str
     partitions: int
+    control: str | None = None
 
 
 def files_graph(environment: StreamExecutionEnvironment, read: ReadSettings, update: UpdateSettings, plan: Plan) -> None:
@@ -83,16 +87,20 @@ def kafka_graph(environment: StreamExecutionEnvironment, topics: KafkaTopics, up
     refused = refused.map(jvm.uic.flink.OutgoingField(), RawBytes().get_java_type_info())
     refused.sinkTo(_kafka_sink(topics)).name("refused keys").uid(contract.REFUSED)
     rows = DataStream(source.filter(jvm.uic.flink.HasKey(True)).name("events with keys"))
-    updates = _update(key_by_first_field(rows), update, plan)
+    control = None
+    if plan.is_batched and topics.control is not None:
+        control = j_environment.fromSource(_control_source(topics), watermarks.noWatermarks(), "control")
+        control = control.uid(contract.CONTROL_TOPIC).setParallelism(1)
+    updates = _update(key_by_first_field(rows), update, plan, control)
     updates.sinkTo(_kafka_sink(topics)).name("publish").uid(contract.PUBLISH)
 
 
-def _update(events: KeyedStream, update: UpdateSettings, plan: Plan) -> Java:
-    """The update operator; a stream of outgoing records."""
+def _update(events: KeyedStream, update: UpdateSettings, plan: Plan, control: Java = None) -> Java:
+    """The update operator, with control messages where there are any; a stream of outgoing records."""
     if not plan.is_batched:
         return events.process(UpdateMemory(update), RawBytes()).name("update memory").uid(contract.UPDATE)._j_data_stream
     idle_after_ms = update.rules.idle_after_ms
-    operator = get_gateway().jvm.uic.flink.BatchedUpdate(
+    arguments = (
         plan.python,
         _strings([WHEEL] if plan.ships_wheel else []),
         update.to_json(),
@@ -103,8 +111,17 @@ def _update(events: KeyedStream, update: UpdateSettings, plan: Plan) -> Java:
         update.silent_before_ms,
         update.store is None,
     )
+    operators = get_gateway().jvm.uic.flink
     outgoing = Types.ROW([RawBytes(), RawBytes()]).get_java_type_info()
-    stream = events._j_data_stream.transform("update memory", outgoing, operator)
+    keyed = events._j_data_stream
+    if control is None:
+        return keyed.transform("update memory", outgoing, operators.EventsUpdate(*arguments)).uid(contract.UPDATE)
+    operator = operators.ControlledUpdate(contract.CONTROL, *arguments)
+    stream = keyed.connect(control.broadcast()).transform("update memory", outgoing, operator)
+    # Flink takes the key over only where both inputs have one.
+    made = stream.getTransformation()
+    made.setStateKeySelectors(keyed.getKeySelector(), None)
+    made.setStateKeyType(keyed.getKeyType())
     return stream.uid(contract.UPDATE)
 
 
@@ -115,18 +132,31 @@ def _kafka_source(topics: KafkaTopics) -> Java:
     earliest = jvm.org.apache.kafka.clients.consumer.OffsetResetStrategy.EARLIEST
     starts = {"earliest": offsets.earliest, "latest": offsets.latest, "committed": lambda: offsets.committedOffsets(earliest)}
     start = offsets.timestamp(topics.start) if isinstance(topics.start, int) else starts[topics.start]()
-    builder = source.KafkaSource.builder()
-    for name, value in {
+    builder = _source_of(topics, topics.events, topics.group, commits=True).setStartingOffsets(start)
+    return builder.setDeserializer(jvm.uic.flink.RecordReader()).build()
+
+
+def _control_source(topics: KafkaTopics) -> Java:
+    """From the beginning on: messages name the start of the job that they are meant for, all others are passed over."""
+    jvm = get_gateway().jvm
+    offsets = jvm.org.apache.flink.connector.kafka.source.enumerator.initializer.OffsetsInitializer
+    builder = _source_of(topics, topics.control, f"{topics.group}-control", commits=False)
+    return builder.setStartingOffsets(offsets.earliest()).setDeserializer(jvm.uic.flink.ControlReader()).build()
+
+
+def _source_of(topics: KafkaTopics, name: str | None, group: str, *, commits: bool) -> Java:
+    jvm = get_gateway().jvm
+    builder = jvm.org.apache.flink.connector.kafka.source.KafkaSource.builder()
+    for key, value in {
         **topics.properties,
         # The partitions are counted when the job starts: a new one would move users, and must be refused instead.
         "partition.discovery.interval.ms": "-1",
-        "commit.offsets.on.checkpoint": "true",
+        "commit.offsets.on.checkpoint": str(commits).lower(),
     }.items():
-        builder = builder.setProperty(name, value)
+        builder = builder.setProperty(key, value)
     names = jvm.java.util.ArrayList()
-    names.add(topics.events)
-    builder = builder.setTopics(names).setGroupId(topics.group).setStartingOffsets(start)
-    return builder.setDeserializer(jvm.uic.flink.RecordReader()).build()
+    names.add(name)
+    return builder.setTopics(names).setGroupId(group)
 
 
 def _kafka_sink(topics: KafkaTopics) -> Java:

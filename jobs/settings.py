@@ -120,10 +120,19 @@ class KafkaSettings(_Section):
     snapshots: str = Field("snapshots", description="topic of published memories, compacted")
     late: str = Field("late-events", description="topic of events that came too late")
     dead: str = Field("dead-letters", description="topic of events that cannot be applied")
-    partitions: int = Field(4, ge=1, le=128, description="partitions of each topic")
+    control: str = Field("control", description="topic of control messages to running jobs; one partition")
+    partitions: int = Field(4, ge=1, le=128, description="partitions of each topic but control")
     replication: int = Field(1, ge=1, description="replicas of each topic, where we make it")
     group: str = Field("uic", description="consumer group: committed offsets are kept under it")
     start: str = Field("earliest", description="earliest, latest, committed, or a time such as 2017-11-26T00:00:00+08:00")
+
+
+class RegistrySettings(_Section):
+    """Where bundles are kept for jobs to take (`uic bundle`)."""
+
+    url: str = Field("registry", description="a folder that the workers see, or an object store such as s3://bucket/bundles")
+    max_skew_h: float = Field(24.0, gt=0, description="how far the trainings of UIC's and RTP's bundle may end apart")
+    promote_timeout_s: float = Field(300.0, gt=0, description="how long all subtasks may take to make a bundle ready")
 
 
 class ClusterSettings(_Section):
@@ -155,6 +164,7 @@ class Settings(BaseSettings):
     kafka: KafkaSettings = KafkaSettings()
     cluster: ClusterSettings = ClusterSettings()
     daily: DailySettings = DailySettings()
+    registry: RegistrySettings = RegistrySettings()
     flink: dict[str, str] = Field(default_factory=dict, description="Flink's own keys, passed through")
 
     @classmethod

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import sys
+import uuid
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,7 +20,7 @@ from jobs.plan import Choice, choose_plan
 from jobs.record import ClusterRecord, JobRecord
 from jobs.run import rules
 from jobs.settings import KafkaSettings, Settings
-from jobs.warm_up.handover import check_handover
+from jobs.warm_up.handover import check_handover, in_ms
 from jobs.wheel import find_wheel
 from uic.bundle import Bundle
 from uic.errors import BadInput, JobError
@@ -125,6 +126,7 @@ def kafka_topics(kafka: KafkaSettings, start: str | int) -> "KafkaTopics":
         late=kafka.late,
         dead=kafka.dead,
         partitions=kafka.partitions,
+        control=kafka.control,
     )
 
 
@@ -259,7 +261,7 @@ def _start(
         run=record.run,
         rules=dataclasses.replace(
             rules(stream.lateness_s, stream.idle_after_s, accept_late=submission.accept_late),
-            not_before_ms=None if stream.not_before is None else int(stream.not_before.timestamp() * 1000),
+            not_before_ms=None if stream.not_before is None else in_ms(stream.not_before),
         ),
         max_ahead_ms=1000 * stream.max_ahead_s,
         store=None,
@@ -268,6 +270,7 @@ def _start(
         checkpoints=str(checkpoints),
         restored_from=None if restore_from is None else str(restore_from),
         zone=settings.days.zone,
+        address=uuid.uuid4().hex,
     )
     plan = Plan(
         is_batched=choice.is_batched,

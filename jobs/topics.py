@@ -1,4 +1,4 @@
-"""The four topics: made as the stream needs them, described, and checked before anything relies on them; `uic topics`."""
+"""The five topics: made as the stream needs them, described, and checked before anything relies on them; `uic topics`."""
 
 import time
 from collections.abc import Collection
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient
 
 topics_app = typer.Typer(
-    help="The topics in Kafka: events in; snapshots, late events and dead letters out.", no_args_is_help=True
+    help="The topics in Kafka: events and control messages in; snapshots, late events and dead letters out.",
+    no_args_is_help=True,
 )
 
 WAIT_S = 6.0
@@ -51,7 +52,14 @@ def wanted(kafka: KafkaSettings) -> dict[str, dict[str, str]]:
         },
         kafka.late: letters,
         kafka.dead: letters,
+        # Kept for ever, but for what is taken back by its key: a job that starts reads all of it. One partition, one order.
+        kafka.control: {**stamped, "cleanup.policy": "compact"},
     }
+
+
+def partitions_of(kafka: KafkaSettings, name: str) -> int:
+    """How many partitions this topic of ours must have."""
+    return 1 if name == kafka.control else kafka.partitions
 
 
 def create(kafka: KafkaSettings) -> list[str]:
@@ -62,7 +70,7 @@ def create(kafka: KafkaSettings) -> list[str]:
     admin = connect(kafka)
     there = admin.list_topics(timeout=WAIT_S).topics
     missing = [
-        NewTopic(name, num_partitions=kafka.partitions, replication_factor=kafka.replication, config=config)
+        NewTopic(name, num_partitions=partitions_of(kafka, name), replication_factor=kafka.replication, config=config)
         for name, config in wanted(kafka).items()
         if name not in there
     ]
@@ -92,8 +100,11 @@ def check(kafka: KafkaSettings, names: Collection[str] | None = None) -> dict[st
         f"{name}: kafka.partitions asks for {kafka.partitions} partitions, the topic has {each.partitions}; "
         "set kafka.partitions to that, or use a new topic"
         for name, each in facts.items()
-        if each.partitions != kafka.partitions
+        if name != kafka.control and each.partitions != kafka.partitions
     ]
+    control = facts.get(kafka.control)
+    if control is not None and control.partitions != 1:
+        wrong.append(f"{kafka.control}: control messages need one order, so 1 partition, the topic has {control.partitions}")
     events = facts.get(kafka.events)
     if events is not None and events.timestamp_type != "LogAppendTime":
         wrong.append(

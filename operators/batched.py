@@ -23,10 +23,10 @@ OK, FAILED, CORRUPT_MEMORY = b"\0", b"\1", b"\2"
 _HEAD = struct.Struct("<QqBH")
 
 
-def open_batched(settings_json: str) -> tuple["BatchedUpdates | None", str | None]:
-    """What applies batches; or None and the traceback of what prevents it."""
+def open_batched(settings_json: str, saved: bytes = b"", subtask: int = 0) -> tuple["BatchedUpdates | None", str | None]:
+    """What applies batches; or None and the traceback of what prevents it. `saved`: what `control` gave to be kept."""
     try:
-        return BatchedUpdates(Worker(UpdateSettings.from_json(settings_json))), None
+        return BatchedUpdates(Worker(UpdateSettings.from_json(settings_json), saved=saved, subtask=subtask)), None
     except Exception:
         return None, traceback.format_exc()
 
@@ -36,13 +36,7 @@ class BatchedUpdates:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
-        self._updater = BatchUpdater(
-            worker.updater,
-            accepted=worker.accepted,
-            max_ahead_ms=worker.max_ahead_ms,
-            days=Days(worker.zone),
-            quarantine=worker.quarantine,
-        )
+        self._updater = _updater_of(worker)
         self.blob_size = worker.updater.codec.size
         self._memories = memoryview(b"")
 
@@ -61,6 +55,17 @@ class BatchedUpdates:
         except Exception as error:
             self._worker.report(error)
             return FAILED + traceback.format_exc().encode()
+
+    def control(self, message: bytes) -> bytes:
+        """Heed a control message between two batches; the answer is what to keep as broadcast state, if that changes."""
+        try:
+            kept = self._worker.deployment.take(message)
+        except Exception as error:
+            self._worker.report(error)
+            return FAILED + traceback.format_exc().encode()
+        if self._updater.updater is not self._worker.updater:
+            self._updater = _updater_of(self._worker)
+        return OK + kept
 
     def _apply(self, request: bytes) -> bytes:
         split = _split(request, self.blob_size)
@@ -94,6 +99,16 @@ class BatchedUpdates:
             blobs[place] = bytes(packed[at * self.blob_size : (at + 1) * self.blob_size])
         self._updater.apply(split.users, blobs, split.arrivals)
         raise AssertionError("a memory of another size must be refused")
+
+
+def _updater_of(worker: Worker) -> BatchUpdater:
+    return BatchUpdater(
+        worker.updater,
+        accepted=worker.accepted,
+        max_ahead_ms=worker.max_ahead_ms,
+        days=Days(worker.zone),
+        quarantine=worker.quarantine,
+    )
 
 
 class _Split(NamedTuple):

@@ -5,9 +5,11 @@ the maximum parallelism). Change any of these and a saved memory is not found, w
 
 State of the operator `UPDATE` of either plan, keyed by ROW<STRING>, the user id:
     `MEMORY`     ValueState of raw bytes, the blob of uic/codec.py; no pickle around it
+    `CONTROL`    broadcast state of the batched plan where it has a control topic: MapState of text to bytes;
+                 "promote": the last such message that was heeded (operators/control.py), byte for byte
     timers       one event-time timer a user where idle users leave (the service "user-timers", PyFlink's own name)
 
-The source `EVENTS` keeps the offsets of the events topic; the sinks `PUBLISH` and `REFUSED` keep nothing.
+The sources `EVENTS` and `CONTROL_TOPIC` keep the offsets of their topics; the sinks `PUBLISH` and `REFUSED` keep nothing.
 
 State of the operator `READ`, keyed by ROW<STRING>, always the constant `READER_KEY`:
     `POSITION`   ValueState of raw bytes: JSON, see operators/lines.py
@@ -21,8 +23,10 @@ UPDATE = "update-memory"
 EVENTS = "events-topic"
 PUBLISH = "publish"
 REFUSED = "refused-keys"
+CONTROL_TOPIC = "control-topic"
 
 MEMORY = "memory"
+CONTROL = "control"
 POSITION = "position"
 FINISHED = "finished-files"
 

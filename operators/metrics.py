@@ -81,6 +81,14 @@ class StreamMetrics:
         self._all.state_bytes.inc(state_bytes)
         self._all.age.observe(ages_s)
 
+    def bundle(self, subtask: int, version: int, training_cut_off_ms: int) -> None:
+        """The bundle that a subtask applies now: a scorer compares the end of its own training with this one's."""
+        self._all.bundle.labels(str(subtask)).set(version)
+        self._all.cut_off.labels(str(subtask)).set(training_cut_off_ms / 1000)
+
+    def bundle_refused(self) -> None:
+        self._all.refusals.inc()
+
 
 class FollowMetrics:
     """What a follower of the snapshots topic counts."""
@@ -109,6 +117,14 @@ class _StreamCollectors:
             "uic_step_seconds", "Time within the model's step of one call.", registry=registry, buckets=STEP_BUCKETS_S
         )
         self.state_bytes = Counter("uic_state_bytes", "Bytes of keyed state read and written.", registry=registry)
+        self.bundle = Gauge("uic_bundle_version", "Version of the bundle applied.", ["subtask"], registry=registry)
+        self.cut_off = Gauge(
+            "uic_bundle_training_cut_off_seconds",
+            "Where its training ends, seconds since 1970.",
+            ["subtask"],
+            registry=registry,
+        )
+        self.refusals = Counter("uic_bundle_refusals", "Bundles that failed their checks and were refused.", registry=registry)
         self.age = AgeHistogram(
             "uic_event_to_state_seconds", "From the log taking an event in to its memory being in keyed state.", registry
         )

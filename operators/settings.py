@@ -13,6 +13,7 @@ class UpdateSettings:
 
     `store`: the RocksDB store that the operator writes itself; None where memories and letters leave as outgoing records.
     `generation`: the one that its memories are of; `zone`: whose days the store keeps memories of.
+    `address`: to which control messages for this start of the job are sent; empty where nothing controls it.
     `silent_before_ms`, `quarantine` (a file, uic/quarantine.py): after a rollback, the log time from which on memories are
     published, and what is left out from then on.
     `checkpoints`, `restored_from`: where this run's checkpoints are, and what the run went on from; to name a bad one.
@@ -33,6 +34,7 @@ class UpdateSettings:
     zone: str = "UTC"
     silent_before_ms: int = 0
     quarantine: str | None = None
+    address: str = ""
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self))

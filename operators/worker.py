@@ -11,6 +11,7 @@ from pathlib import Path
 
 from operators import condemned, failure, metrics, progress
 from operators.allocator import keep_freed_memory
+from operators.deployment import Deployment
 from operators.metrics import StreamMetrics
 from operators.publish import Direct, Publisher, Records, read_keep_at
 from operators.settings import UpdateSettings
@@ -19,9 +20,8 @@ from uic.bundle import Bundle
 from uic.errors import CorruptMemory, EnvironmentProblem
 from uic.letters import LetterBox
 from uic.quarantine import Quarantine
-from uic.runtime import OnnxStep
 from uic.store.rocksdb import RocksStore
-from uic.update import Outcome
+from uic.update import Outcome, Updater
 
 # One file a worker, as Prometheus' file_sd_configs reads them: workers of one machine cannot all have one port.
 METRICS_FOLDER = "metrics"
@@ -30,7 +30,8 @@ METRICS_FOLDER = "metrics"
 class Worker:
     """An opened update operator, without Flink."""
 
-    def __init__(self, settings: UpdateSettings) -> None:
+    def __init__(self, settings: UpdateSettings, *, saved: bytes = b"", subtask: int = 0) -> None:
+        """`saved`: what the operator's broadcast state holds of an earlier promotion."""
         keep_freed_memory()
         self._settings = settings
         self._job_dir = Path(settings.job_dir)
@@ -38,18 +39,24 @@ class Worker:
         self.writes_store = settings.store is not None
         self.zone = settings.zone
         self.quarantine = None if settings.quarantine is None else Quarantine.read(Path(settings.quarantine))
+        self.max_ahead_ms = settings.max_ahead_ms
         try:
-            bundle = Bundle.open(Path(settings.bundle))
-            self.updater = bundle.updater(OnnxStep(bundle), settings.rules, generation=settings.generation)
-            self.accepted = bundle.accepted
-            self.max_ahead_ms = settings.max_ahead_ms
-            self.publisher = self._open_publisher(bundle)
+            self._metrics = self._serve_metrics()
+            self.deployment = Deployment(settings, saved=saved, subtask=subtask, metrics=self._metrics)
+            self.publisher = self._open_publisher(self.deployment.model.bundle)
         except Exception as error:
             self.report(error)
             raise
-        self._metrics = self._serve_metrics()
         self._outcomes: Counter[str] = Counter()
         self._pace = progress.Pace()
+
+    @property
+    def updater(self) -> Updater:
+        return self.deployment.model.updater
+
+    @property
+    def accepted(self) -> frozenset[str]:
+        return self.deployment.model.accepted
 
     def _open_publisher(self, bundle: Bundle) -> Publisher:
         settings = self._settings

@@ -63,9 +63,10 @@ class Registry:
     """Bundles at a URL: a path of this machine, or whatever fsspec and its plug-ins reach (s3://, gs://, ...)."""
 
     def __init__(self, url: str) -> None:
-        self.url = url
+        # A path must mean the same to workers, whose working directory is another one.
+        self.url = url if "://" in url else str(Path(url).absolute())
         try:
-            self._fs, root = fsspec.core.url_to_fs(url)
+            self._fs, root = fsspec.core.url_to_fs(self.url)
         except (ValueError, ImportError) as error:
             raise BadInput(f"registry.url {url}: {error}") from error
         self._root = PurePosixPath(root)

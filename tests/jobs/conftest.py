@@ -55,7 +55,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaSettings]:
 def kafka(broker: KafkaSettings) -> KafkaSettings:
     """Settings that name topics and a group which nobody else uses; the topics are not there yet."""
     number = next(_numbers)
-    names = {name: f"{name}-{number}" for name in ("events", "snapshots", "late", "dead", "group")}
+    names = {name: f"{name}-{number}" for name in ("events", "snapshots", "late", "dead", "control", "group")}
     return broker.model_copy(update={**names, "partitions": 3})
 
 
@@ -63,7 +63,18 @@ def kafka(broker: KafkaSettings) -> KafkaSettings:
 def uic_kafka(uic: Uic, kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch) -> Uic:
     """The command line with the settings of `kafka`."""
     assert kafka.password is not None
-    for name in ("bootstrap", "security_protocol", "username", "events", "snapshots", "late", "dead", "group", "partitions"):
+    for name in (
+        "bootstrap",
+        "security_protocol",
+        "username",
+        "events",
+        "snapshots",
+        "late",
+        "dead",
+        "control",
+        "group",
+        "partitions",
+    ):
         monkeypatch.setenv(f"UIC__KAFKA__{name.upper()}", str(getattr(kafka, name)))
     monkeypatch.setenv("UIC__KAFKA__PASSWORD", kafka.password.get_secret_value())
     return uic

@@ -19,8 +19,13 @@ def make(kafka: KafkaSettings, **by_name: dict[str, str]) -> None:
     """The topics as `create` makes them, but for what is said here."""
     wanted = topics.wanted(kafka)
     new = [
-        NewTopic(name, num_partitions=kafka.partitions, replication_factor=1, config={**config, **by_name.get(role, {})})
-        for role, (name, config) in zip(("events", "snapshots", "late", "dead"), wanted.items(), strict=True)
+        NewTopic(
+            name,
+            num_partitions=topics.partitions_of(kafka, name),
+            replication_factor=1,
+            config={**config, **by_name.get(role, {})},
+        )
+        for role, (name, config) in zip(("events", "snapshots", "late", "dead", "control"), wanted.items(), strict=True)
     ]
     admin = AdminClient(client_config(kafka))
     for future in admin.create_topics(new).values():
@@ -29,11 +34,17 @@ def make(kafka: KafkaSettings, **by_name: dict[str, str]) -> None:
 
 def test_topics_are_made_once_and_stand_the_check(kafka: KafkaSettings) -> None:
     assert topics.describe(kafka) == {}
-    assert topics.create(kafka) == [kafka.events, kafka.snapshots, kafka.late, kafka.dead]
+    assert topics.create(kafka) == [kafka.events, kafka.snapshots, kafka.late, kafka.dead, kafka.control]
     assert topics.create(kafka) == []
     log = TopicFacts(partitions=3, timestamp_type="LogAppendTime", cleanup_policy="delete")
     compacted = log._replace(cleanup_policy="compact")
-    assert topics.check(kafka) == {kafka.events: log, kafka.snapshots: compacted, kafka.late: log, kafka.dead: log}
+    assert topics.check(kafka) == {
+        kafka.events: log,
+        kafka.snapshots: compacted,
+        kafka.late: log,
+        kafka.dead: log,
+        kafka.control: compacted._replace(partitions=1),
+    }
     assert topics.check(kafka, [kafka.dead]) == {kafka.dead: log}
 
 
@@ -71,7 +82,10 @@ def test_wrong_credentials_are_refused_at_once(broker: KafkaSettings, changes: d
 def test_the_command_makes_and_lists_topics(uic_kafka: Uic, kafka: KafkaSettings) -> None:
     assert "missing" in uic_kafka("topics", "list").out
     made = uic_kafka("topics", "create")
-    assert (made.code, made.out) == (0, f"made: {kafka.events}, {kafka.snapshots}, {kafka.late}, {kafka.dead}\n")
+    assert (made.code, made.out) == (
+        0,
+        f"made: {kafka.events}, {kafka.snapshots}, {kafka.late}, {kafka.dead}, {kafka.control}\n",
+    )
     assert uic_kafka("topics", "create").out == "all topics were there already\n"
     rows = [line.replace("│", " ").split() for line in uic_kafka("topics", "list").out.splitlines()]
     assert [kafka.snapshots, "3", "LogAppendTime", "compact"] in rows

@@ -65,6 +65,20 @@ def test_a_batch_is_counted_by_outcome_size_time_and_age() -> None:
     assert ages == [0, 5, 5]
 
 
+def test_each_subtask_says_which_bundle_it_applies_and_refusals_are_counted() -> None:
+    registry = CollectorRegistry()
+    counts = StreamMetrics(registry)
+    assert samples(registry)["uic_bundle_refusals_total"] == 0
+    counts.bundle(0, 1_763_800_000_123, 7_500)
+    counts.bundle(1, 5, 0)
+    counts.bundle(1, 6, 1_000)
+    counts.bundle_refused()
+    found = samples(registry)
+    assert [found[f'uic_bundle_version{{subtask="{each}"}}'] for each in (0, 1)] == [1_763_800_000_123, 6]
+    assert [found[f'uic_bundle_training_cut_off_seconds{{subtask="{each}"}}'] for each in (0, 1)] == [7.5, 1]
+    assert found["uic_bundle_refusals_total"] == 1
+
+
 def test_a_followers_batch_is_counted_by_result_and_freshness() -> None:
     registry = CollectorRegistry()
     counts = FollowMetrics(registry)
@@ -96,7 +110,7 @@ def test_a_process_has_one_port_and_answers_there() -> None:
 
 def test_every_name_in_the_dashboard_is_one_that_the_code_exports() -> None:
     registry = CollectorRegistry()
-    StreamMetrics(registry)
+    StreamMetrics(registry).bundle(0, 1, 0)
     FollowMetrics(registry).lag(0, 0)
     exported = {sample.name for family in registry.collect() for sample in family.samples}
     dashboard = (OBSERVABILITY / "dashboard.json").read_text()

@@ -4,6 +4,7 @@ import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
@@ -19,10 +20,8 @@ import org.apache.flink.runtime.state.KeyedStateBackend;
 import org.apache.flink.runtime.state.VoidNamespace;
 import org.apache.flink.runtime.state.VoidNamespaceSerializer;
 import org.apache.flink.streaming.api.operators.AbstractStreamOperator;
-import org.apache.flink.streaming.api.operators.BoundedOneInput;
 import org.apache.flink.streaming.api.operators.InternalTimer;
 import org.apache.flink.streaming.api.operators.InternalTimerService;
-import org.apache.flink.streaming.api.operators.OneInputStreamOperator;
 import org.apache.flink.streaming.api.operators.Triggerable;
 import org.apache.flink.streaming.api.watermark.Watermark;
 import org.apache.flink.streaming.runtime.streamrecord.StreamRecord;
@@ -38,10 +37,10 @@ import pemja.core.PythonInterpreterConfig;
  * <p>A batch is flushed when it is full, a few milliseconds after its first event, at a watermark, at the end of the input, and
  * always before a checkpoint barrier: nothing is ever outside a checkpoint.
  *
- * <p>Input: ROW(user id, wire bytes of operators/wire.py). Output: what OutgoingWriter.java takes.
+ * <p>Where its events come from is said by EventsUpdate.java, which has them alone, and ControlledUpdate.java, which also takes
+ * control messages. Input: ROW(user id, wire bytes of operators/wire.py). Output: what OutgoingWriter.java takes.
  */
-public final class BatchedUpdate extends AbstractStreamOperator<Row>
-        implements OneInputStreamOperator<Row, Row>, BoundedOneInput, Triggerable<Row, VoidNamespace> {
+public abstract class BatchedUpdate extends AbstractStreamOperator<Row> implements Triggerable<Row, VoidNamespace> {
 
     private static final long serialVersionUID = 1L;
     // The main interpreter's names are shared by all subtasks of this JVM.
@@ -97,7 +96,7 @@ public final class BatchedUpdate extends AbstractStreamOperator<Row>
      * @param silentBeforeMs memories of earlier log time are published when the log has come so far; 0: all at once
      * @param publishes whether new memories go out as snapshots; false where Python writes the store itself
      */
-    public BatchedUpdate(
+    protected BatchedUpdate(
             String python,
             String[] shipped,
             String settings,
@@ -157,7 +156,9 @@ public final class BatchedUpdate extends AbstractStreamOperator<Row>
         updates = "uic_updates_" + NEXT_NAME.getAndIncrement();
         interpreter.exec("from operators.batched import open_batched as uic_open_batched");
         interpreter.set("uic_settings", settings);
-        interpreter.exec(updates + ", uic_problem = uic_open_batched(uic_settings)");
+        interpreter.set("uic_saved", saved());
+        interpreter.set("uic_subtask", getRuntimeContext().getTaskInfo().getIndexOfThisSubtask());
+        interpreter.exec(updates + ", uic_problem = uic_open_batched(uic_settings, bytes(uic_saved), uic_subtask)");
         Object problem = interpreter.get("uic_problem");
         if (problem != null) {
             throw new FlinkRuntimeException("the update operator could not open:\n" + problem);
@@ -173,8 +174,7 @@ public final class BatchedUpdate extends AbstractStreamOperator<Row>
         return false;
     }
 
-    @Override
-    public void processElement(StreamRecord<Row> element) throws Exception {
+    protected final void add(StreamRecord<Row> element) throws Exception {
         Row row = element.getValue();
         String user = (String) row.getField(0);
         Integer place = places.get(user);
@@ -217,11 +217,6 @@ public final class BatchedUpdate extends AbstractStreamOperator<Row>
     }
 
     @Override
-    public void endInput() throws Exception {
-        flush();
-    }
-
-    @Override
     public void finish() throws Exception {
         flush();
         super.finish();
@@ -237,7 +232,23 @@ public final class BatchedUpdate extends AbstractStreamOperator<Row>
         super.close();
     }
 
-    private void flush() throws Exception {
+    /** What an earlier control message left to be known before the first batch; empty where there was none. */
+    protected byte[] saved() throws Exception {
+        return new byte[0];
+    }
+
+    /** Heed a control message between two batches; returns what is to be kept of it, empty where nothing is. */
+    protected final byte[] control(byte[] message) throws Exception {
+        flush();
+        byte[] answer = (byte[]) interpreter.invokeMethod(updates, "control", (Object) message);
+        if (answer[0] != OK) {
+            String why = new String(answer, 1, answer.length - 1, StandardCharsets.UTF_8);
+            throw new FlinkRuntimeException("a control message could not be heeded:\n" + why);
+        }
+        return Arrays.copyOfRange(answer, 1, answer.length);
+    }
+
+    protected final void flush() throws Exception {
         if (count == 0) {
             return;
         }
