@@ -21,7 +21,7 @@ from typing import Any
 import fsspec
 
 from uic import artefact
-from uic.bundle import KIND, MANIFEST, Bundle, Manifest
+from uic.bundle import KIND, MANIFEST, Bundle, Manifest, check_file
 from uic.errors import BadInput, BundleError, EnvironmentProblem
 
 _DIGEST_SHOWN = 16
@@ -150,8 +150,9 @@ class Registry:
             manifest = _manifest(data, f"{self.url}/{entry.folder}/{MANIFEST}")
             with artefact.new_directory(target, KIND, replace=True) as partial, self._errors():
                 (partial / MANIFEST).write_bytes(data)
-                for name in manifest.files:
+                for name, facts in manifest.files.items():
                     self._fs.get_file(self._at(f"{entry.folder}/{name}"), str(partial / name))
+                    check_file(partial / name, facts)
             return _opened(target, entry)
 
     def note_promoted(self, version: int, now_ms: int) -> None:
