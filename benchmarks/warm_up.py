@@ -27,6 +27,7 @@ import typer
 
 from benchmarks.load import BEHAVIOURS, CATEGORIES, ITEMS, bundle
 from jobs.jars import JOB_JARS
+from jobs.settings import DaysSettings
 from jobs.warm_up.handover import describe
 from jobs.warm_up.load import load
 from jobs.warm_up.run import DAY_MS, WarmUp, warm_up
@@ -103,6 +104,7 @@ def run(model: Bundle, root: Path, *, users: int, mean: int, files: str) -> dict
     with Largest() as largest, Watch() as whole:
         report = warm_up(asked, Silent())
     bare.append(bare_step(model, events // 4, processes))
+    assert report is not None
     assert report.counts["applied"] == events
     return {
         "events": events,
@@ -126,9 +128,10 @@ def save(model: Bundle, root: Path, *, users: int, jars: Path) -> dict[str, Any]
     report = warm_up(
         WarmUp(history=str(root / "short"), bundle=model.path, work=work, until_ms=UNTIL_MS, days=DAYS, partitions=10), Silent()
     )
+    assert report is not None
     memories = [WorkFolder(work).memories(number) for number in range(report.partitions)]
     with Watch() as loading:
-        load(memories, root / "store", model)
+        load(memories, root / "store", model, DaysSettings())
     about = describe(model, until_ms=UNTIL_MS, idle_after_ms=None, users=users)
     saving = []
     for some in (memories[:1], memories):

@@ -31,6 +31,7 @@ def warm_up_command(
         Path | None, typer.Option(help="Folder for a savepoint that `uic job submit --restore` takes.")
     ] = None,
     idle_after_s: Annotated[int | None, typer.Option(help="As the job has it; default: stream.idle_after_s.")] = None,
+    share: Annotated[str, typer.Option(help="Which part of the work to do, as 0/4; 0 writes store and savepoint.")] = "0/1",
     processes: Annotated[int, typer.Option(min=0, help="How many at a time; 0: one a core.")] = 0,
     partitions: Annotated[
         int | None, typer.Option(help="Parts of the users, each of which fits in memory; default: by size.")
@@ -39,35 +40,46 @@ def warm_up_command(
     """Fold recorded events into memories, for the online store and for the savepoint from which the live job starts.
 
     Killed, the same command goes on where it was. Then start the job with stream.not_before set to T and kafka.start a while
-    before it: no event around T is lost or applied twice. Example: uic warm-up --history history/ --until
-    2017-11-26T00:00:00+08:00 --bundle bundles/first --store store --savepoint savepoints/warm
+    before it: no event around T is lost or applied twice. Several machines can share the work in a folder of theirs, each with
+    its --share. Example: uic warm-up --history history/ --until 2017-11-26T00:00:00+08:00 --bundle bundles/first --store store
+    --savepoint savepoints/warm
     """
     from jobs.warm_up.handover import describe
-    from jobs.warm_up.load import load
+    from jobs.warm_up.load import check_store, load
     from jobs.warm_up.run import WarmUp, warm_up
+    from jobs.warm_up.savepoint import check_savepoint, write_savepoint
     from jobs.warm_up.work import WorkFolder
     from uic.bundle import Bundle
 
-    stream = ctx.obj.stream
+    stream, zone_days = ctx.obj.stream, ctx.obj.days
     idle_after_s = stream.idle_after_s if idle_after_s is None else idle_after_s
+    number, shares = read_share(share)
     started = time.monotonic()
     with _Shown() as shown:
         asked = WarmUp(
             history=history, bundle=bundle, work=work, until_ms=read_time("--until", until), days=days,
             idle_after_ms=None if idle_after_s is None else 1000 * idle_after_s, processes=processes, partitions=partitions,
+            share=number, shares=shares,
         )  # fmt: skip
+        model = Bundle.open(bundle)
+        # What would be in the way at the end is found before hours of work.
+        if store is not None:
+            check_store(store, model, zone_days)
+        if savepoint is not None:
+            check_savepoint(savepoint, stream.jars)
         report = warm_up(asked, shown)
+        if report is None:
+            typer.echo(f"share {share} is done")
+            return
         users = report.counts.get("users", 0)
-        files = [WorkFolder(work).memories(number) for number in range(report.partitions)]
+        files = [WorkFolder(work).memories(each) for each in range(report.partitions)]
         if store is not None:
             shown.begin(f"writing {store}", users, 0)
-            load(files, store, Bundle.open(bundle), is_done=shown.advance)
+            load(files, store, model, zone_days, is_done=shown.advance)
         if savepoint is not None:
-            from jobs.warm_up.savepoint import write_savepoint
-
             shown.begin(f"writing {savepoint}", users, 0)
             idle = asked.idle_after_ms
-            about = describe(Bundle.open(bundle), until_ms=asked.until_ms, idle_after_ms=idle, users=users)
+            about = describe(model, until_ms=asked.until_ms, idle_after_ms=idle, users=users)
             write_savepoint(files, savepoint, stream.jars, work, about=about, idle_after_ms=idle, is_done=shown.advance)
     typer.echo(_summary(report, time.monotonic() - started))
 
@@ -138,3 +150,15 @@ def read_time(name: str, text: str) -> int:
     if when is None or when.tzinfo is None:
         raise BadInput(f"{name}: expected a time with its zone (2017-11-26T00:00:00+08:00), got {text!r}")
     return in_ms(when)
+
+
+def read_share(text: str) -> tuple[int, int]:
+    """Which share of how many; raises BadInput.
+
+    >>> read_share("3/4")
+    (3, 4)
+    """
+    number, slash, shares = text.partition("/")
+    if not (slash and number.isdecimal() and shares.isdecimal() and int(number) < int(shares)):
+        raise BadInput(f"--share: expected a number below how many there are, such as 0/4, got {text!r}")
+    return int(number), int(shares)

@@ -4,9 +4,11 @@ A partition's part of the file is an Arrow stream (lz4) with a CRC-32C of its ow
 and nothing else.
 """
 
+import functools
 import time
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import BinaryIO
 
 import google_crc32c
@@ -45,7 +47,7 @@ def divide(folder: WorkFolder, plan: Plan, task: Task, accepted: frozenset[str])
             file.write(data)
 
     path = folder.spill(task.number)
-    size = left.counts["spill bytes"] = work.finish(path, write)
+    size = left.counts["spill bytes"] = folder.finish(path, write)
     seconds = {"divide": time.perf_counter() - started, "divide cpu": time.process_time() - cpu}
     work.declare(path, Done(bytes=size, counts=left.counts, letters=left.letters, seconds=seconds, regions=regions))
 
@@ -66,13 +68,18 @@ def _parts(table: pa.Table, partitions: int) -> Iterator[pa.Table]:
         yield by_home.slice(start, end - start)
 
 
+@functools.cache
+def _regions(path: Path) -> NDArray[np.int64]:
+    declared = work.done(path)
+    assert declared is not None  # pass 2 begins when pass 1 is over
+    return np.array(declared.regions, dtype=np.int64)
+
+
 def regions_of(folder: WorkFolder, tasks: int, partition: int) -> Iterator[tuple[int, pa.Table]]:
     """The part that each task has of a partition, with the task's number; raises JobError for bytes that have changed."""
     for number in range(tasks):
         path = folder.spill(number)
-        declared = work.done(path)
-        assert declared is not None  # pass 2 begins when pass 1 is over
-        begin, size, crc = declared.regions[partition]
+        begin, size, crc = _regions(path)[partition].tolist()
         with path.open("rb") as file:
             file.seek(begin)
             data = file.read(size)

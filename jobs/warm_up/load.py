@@ -3,19 +3,27 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from jobs.settings import DaysSettings
 from uic.bundle import Bundle
 from uic.store import sharded
 from uic.store.rocksdb import RocksStore
 from uic.warm.packed import read
 
 
-def load(files: list[Path], store: Path, bundle: Bundle, *, is_done: Callable[[int], None] = lambda _: None) -> int:
+def check_store(store: Path, bundle: Bundle, days: DaysSettings) -> None:
+    """Make the store if there is none; raise what writing it would: it is in use, or of another layout, lineage or zone."""
+    _open(store, bundle, days).close()
+
+
+def load(
+    files: list[Path], store: Path, bundle: Bundle, days: DaysSettings, *, is_done: Callable[[int], None] = lambda _: None
+) -> int:
     """Write every memory; how many took over. A store that has newer ones keeps them, so that it may be done again.
 
     `is_done` is told the users of each block. Raises StoreMismatch for a store of another layout or lineage.
     """
     written = 0
-    opened = _open(store, bundle)
+    opened = _open(store, bundle, days)
     try:
         for path in files:
             for block in read(path, bundle.codec):
@@ -28,8 +36,10 @@ def load(files: list[Path], store: Path, bundle: Bundle, *, is_done: Callable[[i
     return written
 
 
-def _open(path: Path, bundle: Bundle) -> RocksStore | sharded.ShardedStore:
+def _open(path: Path, bundle: Bundle, days: DaysSettings) -> RocksStore | sharded.ShardedStore:
     if not sharded.is_sharded(path):
-        return RocksStore.create_or_open(path, bundle.identity)
+        return RocksStore.create_or_open(path, bundle.identity, zone=days.zone, kept=days.kept)
     made = sharded.read(path)
-    return sharded.ShardedStore.create_or_open(path, bundle.identity, shards=made.shards, partitions=made.partitions)
+    return sharded.ShardedStore.create_or_open(
+        path, bundle.identity, shards=made.shards, partitions=made.partitions, zone=days.zone, kept=days.kept
+    )

@@ -47,7 +47,7 @@ def fold_partition(folder: WorkFolder, tasks: Sequence[Task], partition: int, up
         writer.end()
 
     path = folder.memories(partition)
-    size = work.finish(path, write)
+    size = folder.finish(path, write)
     marks.append(time.perf_counter())
     names = ("gather", "judge", "fold")
     seconds = dict(zip(names, np.diff(marks).tolist(), strict=True)) | {"fold cpu": time.process_time() - cpu}

@@ -34,6 +34,8 @@ SCHEMA = pa.schema(
     ]
 )
 _NO_CLOCK = 1 << 63  # what lies ahead is not of this history anyway
+# pyarrow imports pandas, where it is installed, with the first values that it hands to numpy.
+pa.array([0]).to_numpy()
 _LINE = msgspec.json.Decoder(BehaviourEvent)
 _CHUNK = 128
 _ROWS = 1 << 18
@@ -140,7 +142,7 @@ def _rows(task: Task, accepted: frozenset[str], left: Left) -> Iterator[pa.Table
             raw = pa.table({name: batch.column(theirs) for name, theirs in names.items()})
             columns = {name: _cast(raw.column(name), name, task.input.path) for name in names}
             columns.setdefault("event_id", pa.nulls(len(raw), pa.string()))
-            columns["place"] = pa.array(range(place, place + len(raw)), pa.int64())
+            columns["place"] = pa.array(np.arange(place, place + len(raw)))
             columns["user"] = columns.pop("user_id")
             table = pa.table({name: columns[name] for name in SCHEMA.names})
             is_sound = _is_sound(table, accepted)

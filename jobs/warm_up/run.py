@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -27,6 +28,7 @@ from uic.update import Rules, Updater
 DAY_MS = 86_400_000
 PARTITION_EVENTS = 1_500_000
 _MOST_PARTITIONS = 1 << 15
+_POLL_S = 1.0
 
 
 class Progress(Protocol):
@@ -39,7 +41,10 @@ class Progress(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class WarmUp:
-    """What is to be warmed up. `days` back from `until_ms` the window begins; `processes`: one a core."""
+    """What is to be warmed up. `days` back from `until_ms` the window begins; `processes` 0: one a core.
+
+    This is share `share` of `shares`: of the tasks and partitions, those whose number leaves that remainder.
+    """
 
     history: str
     bundle: Path
@@ -49,6 +54,8 @@ class WarmUp:
     idle_after_ms: int | None = None
     processes: int = 0
     partitions: int | None = None
+    share: int = 0
+    shares: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,24 +72,37 @@ class Report:
         return json.dumps({**self.__dict__}, indent=1) + "\n"
 
 
-def warm_up(asked: WarmUp, progress: Progress) -> Report:
-    """Divide and fold what is not done yet. Raises BadInput where another warm-up was begun in the work folder."""
+def warm_up(asked: WarmUp, progress: Progress) -> Report | None:
+    """Divide and fold what is not done yet of this share; share 0 waits for the others, closes and reports.
+
+    Raises BadInput where another warm-up was begun in the work folder.
+    """
     Bundle.open(asked.bundle)  # before anything is written
-    folder = WorkFolder(asked.work)
+    folder = WorkFolder(asked.work, asked.share)
     processes = asked.processes or len(os.sched_getaffinity(0))
     with folder.locked():
         found = inputs.find(asked.history)
         tasks = inputs.cut(found)
         plan = folder.agree(plan_of(asked, found, tasks, processes))
-        _remove_partial(folder)
         if folder.report.exists():
-            return Report(**json.loads(folder.report.read_text()))
-        partitions = [number for number in range(plan.partitions) if work.done(folder.memories(number)) is None]
-        with _workers(processes, folder, plan, tasks) as pool:
-            if partitions:
-                _divide(pool, folder, tasks, progress)
-                _fold(pool, folder, plan, partitions, progress)
-        return _close(folder, plan, tasks)
+            return Report(**json.loads(folder.report.read_text())) if asked.share == 0 else None
+        spills = [folder.spill(task.number) for task in tasks]
+        parts = [folder.memories(number) for number in range(plan.partitions)]
+        partitions = [number for number in _own(asked, plan.partitions) if work.done(parts[number]) is None]
+        if any(work.done(path) is None for path in parts):
+            with _workers(processes, asked, plan, tasks) as pool:
+                missing = [tasks[number] for number in _own(asked, len(tasks)) if work.done(spills[number]) is None]
+                _divide(pool, missing, progress)
+                _wait_for("the other shares to read", spills, progress)
+                _fold(pool, spills, partitions, plan, progress)
+        if asked.share != 0:
+            return None
+        _wait_for("the other shares to fold", parts, progress)
+        return _close(folder, spills, parts)
+
+
+def _own(asked: WarmUp, count: int) -> range:
+    return range(asked.share, count, asked.shares)
 
 
 def plan_of(asked: WarmUp, found: list[inputs.Input], tasks: list[Task], processes: int) -> Plan:
@@ -105,20 +125,29 @@ def plan_of(asked: WarmUp, found: list[inputs.Input], tasks: list[Task], process
     )
 
 
-def _divide(pool: ProcessPoolExecutor, folder: WorkFolder, tasks: list[Task], progress: Progress) -> None:
-    missing = [task for task in tasks if work.done(folder.spill(task.number)) is None]
-    total = sum(task.events for task in tasks)
-    progress.begin("reading", total, total - sum(task.events for task in missing))
+def _divide(pool: ProcessPoolExecutor, missing: list[Task], progress: Progress) -> None:
     events = {task.number: task.events for task in missing}
+    progress.begin("reading", sum(events.values()), 0)
     _each(pool, _divide_one, events, lambda number: progress.advance(events[number]))
 
 
-def _fold(pool: ProcessPoolExecutor, folder: WorkFolder, plan: Plan, partitions: list[int], progress: Progress) -> None:
-    spilled = [work.done(folder.spill(number)) for number in range(len(list((folder.path / "spill").glob("*.spill"))))]
-    total = sum(each.counts["events"] for each in spilled if each is not None)
-    share = total // plan.partitions
-    progress.begin("folding", total, total - share * len(partitions))
-    _each(pool, _fold_one, partitions, lambda _: progress.advance(share))
+def _fold(pool: ProcessPoolExecutor, spills: list[Path], partitions: list[int], plan: Plan, progress: Progress) -> None:
+    declared = [work.done(path) for path in spills]
+    events = sum(each.counts["events"] for each in declared if each is not None) // plan.partitions
+    progress.begin("folding", events * len(partitions), 0)
+    _each(pool, _fold_one, partitions, lambda _: progress.advance(events))
+
+
+def _wait_for(what: str, paths: list[Path], progress: Progress) -> None:
+    """Wait until all of these files are declared, by whoever does them."""
+    missing = {path for path in paths if work.done(path) is None}
+    if missing:
+        progress.begin(f"waiting for {what}", len(missing), 0)
+    while missing:
+        time.sleep(_POLL_S)
+        left = {path for path in missing if work.done(path) is None}
+        progress.advance(len(missing) - len(left))
+        missing = left
 
 
 def _each(pool: ProcessPoolExecutor, do: Callable[[int], None], numbers: Iterable[int], is_done: Callable[[int], None]) -> None:
@@ -134,17 +163,14 @@ def _each(pool: ProcessPoolExecutor, do: Callable[[int], None], numbers: Iterabl
         ) from error
 
 
-def _close(folder: WorkFolder, plan: Plan, tasks: list[Task]) -> Report:
+def _close(folder: WorkFolder, spills: list[Path], parts: list[Path]) -> Report:
     """Gather counts and letters, and remove what pass 1 left. Killed here, it does the same again."""
     counts: Counter[str] = Counter()
     seconds: Counter[str] = Counter()
     size = 0
     box = LetterBox(folder.letters)
     try:
-        for path in [
-            *(folder.spill(task.number) for task in tasks),
-            *(folder.memories(number) for number in range(plan.partitions)),
-        ]:
+        for path in spills + parts:
             declared = work.done(path)
             assert declared is not None
             counts.update(declared.counts)
@@ -154,30 +180,24 @@ def _close(folder: WorkFolder, plan: Plan, tasks: list[Task]) -> Report:
                 box.put(**letter._asdict())
     finally:
         box.close()
-    report = Report(counts=+counts, bytes=size, partitions=plan.partitions, tasks=len(tasks), seconds=dict(seconds))
+    report = Report(counts=+counts, bytes=size, partitions=len(parts), tasks=len(spills), seconds=dict(seconds))
     artefact.write_atomically(folder.report, report.to_json())
-    for task in tasks:
-        folder.spill(task.number).unlink(missing_ok=True)
+    for path in spills:
+        path.unlink(missing_ok=True)
     return report
 
 
-def _remove_partial(folder: WorkFolder) -> None:
-    for name in ("spill", "memories"):
-        for path in (folder.path / name).glob(".*"):
-            path.unlink()
-
-
-def _workers(processes: int, folder: WorkFolder, plan: Plan, tasks: list[Task]) -> ProcessPoolExecutor:
+def _workers(processes: int, asked: WarmUp, plan: Plan, tasks: list[Task]) -> ProcessPoolExecutor:
     # Started afresh: a copy of this process would share its threads' locks.
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(processes, context, _begin, (os.getpid(), folder.path, plan, tasks))
+    return ProcessPoolExecutor(processes, context, _begin, (os.getpid(), asked, plan, tasks))
 
 
 class _Worker:
     """What a process of the pool has at hand."""
 
-    def __init__(self, path: Path, plan: Plan, tasks: list[Task]) -> None:
-        self.folder = WorkFolder(path)
+    def __init__(self, asked: WarmUp, plan: Plan, tasks: list[Task]) -> None:
+        self.folder = WorkFolder(asked.work, asked.share)
         self.plan = plan
         self.tasks = tasks
 
@@ -196,13 +216,16 @@ class _Worker:
 _worker: _Worker | None = None
 
 
-def _begin(parent: int, path: Path, plan: Plan, tasks: list[Task]) -> None:
+def _begin(parent: int, asked: WarmUp, plan: Plan, tasks: list[Task]) -> None:
     global _worker
     # A worker must not outlive the one that holds the folder's lock.
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
-    _worker = _Worker(path, plan, tasks)
+    import jobs.warm_up.divide
+    import jobs.warm_up.part  # noqa: F401  # what is imported here is not counted as work
+
+    _worker = _Worker(asked, plan, tasks)
 
 
 def _divide_one(number: int) -> None:

@@ -65,6 +65,12 @@ def write_savepoint(
     return users
 
 
+def check_savepoint(target: Path, jars: Path) -> None:
+    """Raise what `write_savepoint` would for want of jars or Java, or for what is in the target's place."""
+    _command(jars)
+    artefact.check_may_write(target, KIND, replace=True)
+
+
 def _command(jars: Path) -> list[str]:
     """The JVM with the class path, up to the main class."""
     ours = job_jars(jars)

@@ -1,7 +1,7 @@
 """The folder of a warm-up: what it is about, what is done, and so where a killed one goes on.
 
 plan.json              inputs, window, bundle and rules; one that says otherwise is refused
-lock                   held by whoever works here
+lock-S                 held by whoever does share S here
 spill/task-N.spill     pass 1: the events of a task, divided by user into partitions; removed when all is folded
 spill/task-N.json      ... that it is whole, where in it each partition lies, and what was left
 memories/part-N.memories  pass 2: the memories of a partition's users (uic/warm/packed.py)
@@ -9,15 +9,17 @@ memories/part-N.json   ... that it is whole, and what was left
 letters.sqlite         events that were not applied, as of a job (uic/letters.py)
 report.json            what came of it all
 
-A file is written under another name, flushed and renamed; its JSON comes after it. What has no JSON is not there.
+A file is written under another name, flushed and renamed; its JSON comes after it. What has no JSON is not there. Several
+machines may work in one folder that they share, each at a share of its own.
 """
 
 import dataclasses
 import fcntl
 import json
 import os
+import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -58,36 +60,47 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkFolder:
-    """The folder of one warm-up, made if there is none."""
+    """The folder of one warm-up, made if there is none; `share` is what is done here by this process and its workers."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, share: int = 0) -> None:
         self.path = path.absolute()
+        self._share = share
         self.letters = self.path / "letters.sqlite"
         self.report = self.path / "report.json"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Be the only warm-up here; raises ForeignDirectory for a folder of something else, JobError where another works."""
+        """Be the only one at this share; raises ForeignDirectory for a folder of something else, JobError where another works.
+
+        What a killed predecessor left half-written is removed.
+        """
         artefact.check_may_write(self.path, KIND, replace=True)
         self.path.mkdir(parents=True, exist_ok=True)
         artefact.mark(self.path, KIND)
         for name in ("spill", "memories"):
             (self.path / name).mkdir(exist_ok=True)
-        with (self.path / "lock").open("a") as file:
+        with (self.path / f"lock-{self._share}").open("a") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise JobError(
-                    f"{self.path}: another warm-up works in this folder; wait for it, or use another --work"
+                    f"{self.path}: another warm-up does share {self._share} in this folder; wait for it, or use another --work"
                 ) from None
+            for path in self.path.glob(f"*/.{self._share}.*"):
+                path.unlink()
             yield
 
     def agree(self, plan: Plan) -> Plan:
         """Write the plan, or check that it is the one that was begun here; the number of partitions is the one begun with."""
         path = self.path / "plan.json"
         if not path.exists():
-            artefact.write_atomically(path, json.dumps(dataclasses.asdict(plan), indent=1) + "\n")
-            return plan
+            # Of several machines that begin at once, one writes it.
+            with tempfile.NamedTemporaryFile("w", dir=self.path, prefix=".plan.") as file:
+                file.write(json.dumps(dataclasses.asdict(plan), indent=1) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+                with suppress(FileExistsError):
+                    os.link(file.name, path)
         begun = self.plan()
         for name in ("format", "inputs", "from_ms", "until_ms", "bundle_digest", "idle_after_ms"):
             old, new = getattr(begun, name), getattr(plan, name)
@@ -102,6 +115,16 @@ class WorkFolder:
         content = json.loads((self.path / "plan.json").read_text())
         return Plan(**{**content, "inputs": [Input(**each) for each in content["inputs"]]})
 
+    def finish(self, path: Path, write: Callable[[BinaryIO], None]) -> int:
+        """Write a file so that it is whole or not there; its size. `declare` says so afterwards."""
+        partial = path.with_name(f".{self._share}.{path.name}.{os.getpid()}")
+        with partial.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+        return path.stat().st_size
+
     def spill(self, task: int) -> Path:
         return self.path / "spill" / f"task-{task:06d}.spill"
 
@@ -115,17 +138,6 @@ def done(path: Path) -> Done | None:
         return msgspec.json.decode(path.with_suffix(".json").read_bytes(), type=Done)
     except FileNotFoundError:
         return None
-
-
-def finish(path: Path, write: Callable[[BinaryIO], None]) -> int:
-    """Write a file so that it is whole or not there; its size. `declare` says so afterwards."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with partial.open("wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    return path.stat().st_size
 
 
 def declare(path: Path, what: Done) -> None:

@@ -175,7 +175,7 @@ def test_killed_in_every_phase_it_goes_on_where_it_was(
     asked = ["--history", tmp_path / "history", "--until", UNTIL, "--days", DAYS, "--bundle", bundle, "--work", work]
     asked += ["--store", store, "--processes", 1, "--partitions", 12]
     kept: dict[Path, int] = {}
-    for pattern in ("work/spill/task-000003.json", "work/spill/task-000008.json", "work/memories/part-*.json", "store/CURRENT"):
+    for pattern in ("work/spill/task-000005.json", "work/memories/part-*.json", "store/CURRENT"):
         process = start(*asked)
         wait(lambda pattern=pattern: any(tmp_path.glob(pattern)), process)
         workers = psutil.Process(process.pid).children(recursive=True)
@@ -197,6 +197,29 @@ def test_killed_in_every_phase_it_goes_on_where_it_was(
     assert counts["duplicate"] == expected.outcomes[Outcome.DUPLICATE]
     assert sum(count for name, count in counts.items() if name.startswith("dead ")) == dead
     assert list(work.glob("spill/*.spill")) == []
+
+
+def test_several_processes_share_the_work_in_one_folder(
+    tmp_path: Path, bundle: Path, start: Callable[..., subprocess.Popen[bytes]]
+) -> None:
+    lines = history(tmp_path / "history", 3000, files=8)
+    asked = [
+        "--history",
+        tmp_path / "history",
+        "--until",
+        UNTIL,
+        "--days",
+        DAYS,
+        "--bundle",
+        bundle,
+        "--work",
+        tmp_path / "work",
+    ]
+    both = [start(*asked, "--processes", 1, "--share", share) for share in ("1/2", "0/2")]
+    assert [process.wait(WAIT_S) for process in both] == [0, 0], (tmp_path / "said").read_text()
+    expected, _ = streamed(bundle, lines)
+    check(warmed(bundle, tmp_path / "work"), expected)
+    assert json.loads((tmp_path / "work/report.json").read_text())["counts"]["users"] == len(expected.memories)
 
 
 def test_a_worker_that_is_killed_is_named_and_other_inputs_are_refused(
