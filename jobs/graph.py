@@ -72,12 +72,13 @@ def kafka_graph(environment: StreamExecutionEnvironment, topics: KafkaTopics, up
     """The job on a cluster, from Kafka to Kafka."""
     jvm = get_gateway().jvm
     watermarks = jvm.org.apache.flink.api.common.eventtime.WatermarkStrategy
-    # Watermarks are for idle users and for the end of a silence. Log time never runs backwards within a partition, and none
-    # may be left out; but a silence must end though a partition has nothing more: what comes there is later.
+    # Watermarks are for idle users and for the end of a silence. Log time never runs backwards within a partition. A silence
+    # must end though a partition has nothing more: what comes there is later. Users are not to leave by such a guess: with them,
+    # the end of a silence waits for every partition.
     silent = update.silent_before_ms > 0
     leaves = update.rules.idle_after_ms is not None
     strategy = watermarks.forMonotonousTimestamps() if leaves or silent else watermarks.noWatermarks()
-    if silent:
+    if silent and not leaves:
         strategy = strategy.withIdleness(jvm.java.time.Duration.ofSeconds(_NOTHING_MORE_S))
     j_environment = environment._j_stream_execution_environment
     source = j_environment.fromSource(_kafka_source(topics), strategy, "read events").uid(contract.EVENTS)
