@@ -13,6 +13,7 @@ from test_apply import CODEC, memory
 from test_store import IDENTITY
 
 from uic.clock import Days
+from uic.codec import read_header
 from uic.partition import partition_of
 from uic.store.apply import Applier, Snapshot
 from uic.store.contract import InMemoryStore
@@ -217,6 +218,55 @@ class Daily(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.store.close()
         shutil.rmtree(self.folder)
+
+
+WEDNESDAY = date(2026, 4, 22)
+WEDNESDAY_MS = DAYS.begins_ms(WEDNESDAY)
+
+
+def read_all(store: InMemoryStore, user: str = "u") -> list[int | None]:
+    """The sequences as of each kept day, and the latest."""
+    blobs = [*(store.read(user, as_of=day) for day in store.days_kept()), store.read(user)]
+    return [None if blob is None else read_header(blob).sequence for blob in blobs]
+
+
+def test_of_two_days_in_one_batch_the_last_of_the_first_day_stays() -> None:
+    store = InMemoryStore(zone=ZONE, kept=KEPT)
+    times = [WEDNESDAY_MS - 2, WEDNESDAY_MS - 1, WEDNESDAY_MS, WEDNESDAY_MS + 1]
+    log = [Snapshot(0, offset, b"u", memory(offset + 1, time_ms)) for offset, time_ms in enumerate(times)]
+    assert Applier(store, CODEC).apply(log, now_ms=0).written == 4
+    assert read_all(store) == [None, None, 2, 4]
+
+
+def test_a_user_who_came_back_is_read_as_they_were_before_and_as_they_are() -> None:
+    """Also where compaction took away that they had left in between."""
+    store = InMemoryStore(zone=ZONE, kept=KEPT)
+    for sequence, time_ms in ((8, WEDNESDAY_MS - 1), (1, WEDNESDAY_MS + QUARTER_MS), (2, WEDNESDAY_MS + 4 * QUARTER_MS)):
+        assert store.write("u", memory(sequence, time_ms))
+    assert read_all(store) == [None, 8, 1, 2]
+    store.delete("u")
+    assert read_all(store) == [None, 8, 1, None]
+    store.begin_generation(1, WEDNESDAY_MS + 4 * QUARTER_MS)
+    assert read_all(store) == [None, 8, 1, 1]
+
+
+def test_a_log_whose_clock_runs_backwards_over_midnight_never_takes_back_what_was_applied_last() -> None:
+    store = InMemoryStore(zone=ZONE, kept=KEPT)
+    for sequence, time_ms in ((4, WEDNESDAY_MS - 9), (5, WEDNESDAY_MS + 9), (6, WEDNESDAY_MS - 5), (7, WEDNESDAY_MS + 1)):
+        assert store.write("u", memory(sequence, time_ms))
+        assert read_all(store)[-1] == sequence
+    assert read_all(store) == [None, None, 6, 7]
+
+
+def test_what_no_read_returns_any_more_goes_with_the_users_next_memory_or_with_a_sweep() -> None:
+    store = InMemoryStore(zone=ZONE, kept=KEPT)
+    for day in range(10):
+        for user in ("every-day", "only-twice")[: 1 + (day < 2)]:
+            assert store.write(user, memory(day + 1, WEDNESDAY_MS + day * 4 * QUARTER_MS + QUARTER_MS))
+    assert (len(store.copies(b"every-day")), len(store.copies(b"only-twice"))) == (KEPT, 1)
+    assert store.sweep()
+    assert (len(store.copies(b"every-day")), len(store.copies(b"only-twice"))) == (KEPT, 0)
+    assert (read_all(store, "every-day"), read_all(store, "only-twice")) == ([7, 8, 9, 10], [2, 2, 2, 2])
 
 
 class OnRocks(Daily):

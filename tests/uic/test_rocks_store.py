@@ -1,12 +1,14 @@
 """What only the store on disk promises (uic/store/rocksdb.py): it survives, is shared, and refuses what is not its own."""
 
 import json
+import struct
 import threading
 from pathlib import Path
 
 import pytest
 from child import child
 from rocksdict import Options, Rdict
+from test_apply import memory
 from test_store import IDENTITY, blob
 
 from uic.codec import read_header
@@ -19,6 +21,7 @@ WRITER = f"""
 import sys
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_apply import memory
 from test_store import IDENTITY, blob
 from uic.store.rocksdb import RocksStore
 store = RocksStore.create_or_open(Path(sys.argv[1]), IDENTITY)
@@ -210,6 +213,27 @@ def test_the_keys_on_disk_are_the_documented_ones(tmp_path: Path) -> None:
         "zone": "UTC",
     }
     assert found == {"Lü".encode(): blob(3), "Kü".encode() + b"\0" + bytes([0, 0, 0, 0, 0, 0, 1, 2]): blob(258)}
+
+
+def test_the_keys_of_daily_copies_are_the_documented_ones(tmp_path: Path) -> None:
+    day_ms = 86_400_000
+    store = RocksStore.create_or_open(tmp_path, IDENTITY, kept=2)
+    for sequence in (1, 2):
+        assert store.write("ü", memory(sequence, sequence * day_ms, generation=3))
+    store.begin_generation(4, 2 * day_ms)
+    store.delete("ü")
+    store.close()
+    db = Rdict(str(tmp_path), Options(raw_mode=True))
+    found = dict(db.items())
+    db.close()
+    assert json.loads(found.pop(b"!days")) == {"first_ms": day_ms, "last_ms": 2 * day_ms}
+    assert json.loads(found.pop(b"G")) == {"format": 1, "cuts": [{"generation": 4, "cut_ms": 2 * day_ms}]}
+    del found[b"!identity"]
+    copy = b"D\x02" + "ü".encode()
+    assert found == {
+        copy + struct.pack(">Iq", 3, 2 * day_ms): memory(1, day_ms, generation=3),
+        copy + struct.pack(">Iq", 4, 3 * day_ms): b"",
+    }
 
 
 def test_threads_that_write_one_user_at_once_leave_the_largest_version(tmp_path: Path) -> None:

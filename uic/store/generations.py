@@ -36,7 +36,7 @@ class Generations:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._name = str(path)
-        self._seen: tuple[int, int] | None = None
+        self._seen: tuple[int, int, int] | None = None
         self._lineage = Lineage()
 
     @property
@@ -49,7 +49,7 @@ class Generations:
                     f"{self.path}: it was there, and is gone: which memories count is not known. Restore it"
                 ) from None
             return self._lineage
-        seen = found.st_ino, found.st_mtime_ns
+        seen = found.st_ino, found.st_mtime_ns, found.st_size
         if seen != self._seen:
             self._lineage = Lineage.from_json(self.path.read_bytes(), self.path)
             self._seen = seen

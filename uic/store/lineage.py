@@ -110,7 +110,16 @@ def needed(cells: Collection[Cell], lineage: Lineage, first_ms: int) -> set[Cell
 
     What a later rollback to one of those midnights would show is among them: it is what a read as of it returns now.
     """
-    # Between two midnights at which a day of a cell ends, every read returns the same.
-    midnights_ms = {first_ms, *(cell.ends_ms for cell in cells if cell.ends_ms > first_ms)}
-    found = {best(cells, lineage, midnight_ms) for midnight_ms in midnights_ms} | {best(cells, lineage)}
-    return {cell for cell in found if cell is not None}
+    shown = [cell for cell in cells if lineage.shows_cell(cell)] if lineage.cuts else list(cells)
+    shown.sort(key=lambda cell: (cell.ends_ms, -cell.generation))
+    found = set()
+    top: Cell | None = None
+    for cell in shown:
+        # From one end of a day to the next, every read returns the largest cell up to there.
+        if top is not None and cell.ends_ms > first_ms:
+            found.add(top)
+        if top is None or cell > top:
+            top = cell
+    if top is not None:
+        found.add(top)
+    return found
