@@ -2,7 +2,7 @@
 
 import time
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
 
 from uic.errors import EnvironmentProblem
 
@@ -10,10 +10,10 @@ OUTCOMES = ("taken", "failed", "late", "sealed", "removed")
 
 
 class DailyMetrics:
-    """The figures of one catalogue."""
+    """The figures of one catalogue, in a registry of their own unless one is given."""
 
-    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
-        self._registry = registry
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self._registry = registry = CollectorRegistry() if registry is None else registry
         what = "Daily checkpoints: savepoints taken, attempts failed, come too late for their day, sealed, removed"
         self._count = Counter("uic_daily_checkpoints", what, ["outcome"], registry=registry)
         for outcome in OUTCOMES:

@@ -16,7 +16,7 @@ from jobs.daily.catalogue import SAVEPOINT, Catalogue, digests
 from jobs.daily.cut import Cut, EventLog, find_cut
 from jobs.daily.entry import Entry, id_of
 from jobs.daily.job import Job
-from jobs.daily.keeping import missing, superfluous
+from jobs.daily.keeping import base, missing, superfluous
 from jobs.daily.offsets import source_offsets
 from jobs.daily.retention import Retention, check_retention
 from uic.clock import Days
@@ -143,9 +143,16 @@ class Midnights:
         return missing(self.catalogue.entries(), self.kept_days())
 
     def check_log(self) -> Retention:
-        """Whether the broker still holds what the entries need, and will."""
+        """Whether the broker still holds what the kept days need, and will. A pin keeps a savepoint, not the log behind it."""
+        entries = self.catalogue.entries()
+        needed = {entry.id for day in self.kept_days() if (entry := base(entries, day)) is not None}
+        needed |= {entry.id for entry in entries if not entry.is_sealed}
         return check_retention(
-            self.catalogue.entries(), self.log.reach(), self.log.kept_ms(), kept_days=self.kept, lead_ms=self.lead_ms
+            [entry for entry in entries if entry.id in needed],
+            self.log.reach(),
+            self.log.kept_ms(),
+            kept_days=self.kept,
+            lead_ms=self.lead_ms,
         )
 
     def _sealed_at_once(self, entry: Entry) -> Entry:

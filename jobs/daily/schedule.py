@@ -103,7 +103,7 @@ class Keeper:
         gone = self._midnights.prune()
         self._metrics.count("removed", len(gone))
         for entry in gone:
-            self._midnights.say(f"{entry.id}: removed, {entry.day} is kept no longer or from another")
+            self._midnights.say(f"{entry.id}: removed, no kept day is gone back to from it any more")
         return []
 
     def _check_log(self) -> list[str]:

@@ -87,6 +87,16 @@ def test_taken_before_midnight_and_sealed_after_it(world: World) -> None:
     assert usable(world.midnights.catalogue.entries(), true_cut(world, entry.day)) == sealed
 
 
+def test_an_event_that_a_slow_broker_still_stamps_as_of_the_day_before_is_awaited(world: World) -> None:
+    world.now_ms = 900
+    world.midnights.take()
+    world.now_ms = 1020
+    assert world.midnights.seal().sealed == []
+    world.event(0, skew_ms=-40)
+    world.now_ms = 1050
+    assert world.midnights.seal().sealed[0].cut == {0: 1, 1: 0}
+
+
 def test_one_taken_too_late_is_refused_and_leaves_nothing(world: World) -> None:
     world.now_ms = 1100
     world.event(0)

@@ -122,6 +122,21 @@ def test_events_that_the_broker_has_removed_are_noticed_with_every_pass(kept: Ke
     assert kept.value("lost") == 1
 
 
+def test_a_pinned_one_beyond_the_days_kept_needs_no_log(kept: Kept) -> None:
+    kept.now_ms = 900
+    kept.keeper.tend()
+    kept.midnights.catalogue.pin(kept.midnights.catalogue.entries()[0], "me")
+    for day in range(2, 7):
+        kept.now_ms = 1000 * day - 100
+        kept.event(0)
+        kept.read_all()
+        kept.keeper.tend()
+    kept.log.removed[0] = 2
+    kept.now_ms = 6050
+    assert kept.keeper.tend() == []
+    assert [entry.day.day for entry in kept.midnights.catalogue.entries()] == [7, 6, 5, 2]
+
+
 @given(st.sampled_from(["UTC", "Africa/Cairo", "America/Sao_Paulo"]), st.integers(0, 2_000_000_000_000), st.integers(-9, 9))
 def test_the_trigger_fires_once_around_each_day_s_first_instant(zone: str, now_ms: int, offset_min: int) -> None:
     days, offset_ms = Days(zone), offset_min * 60_000
@@ -143,7 +158,7 @@ def test_the_service_tends_at_once_serves_its_metrics_and_ends_at_a_signal(kept:
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         wait, is_ending, sleep = until_signal()
-        metrics = DailyMetrics(CollectorRegistry())
+        metrics = DailyMetrics()
         url = f"http://127.0.0.1:{metrics.serve('127.0.0.1', 0)}/metrics"
         tended = threading.Event()
 
