@@ -34,7 +34,7 @@ def check_kafka(kafka: KafkaSettings, sample: int, on: ClusterRecord | None) -> 
     yield ok("kafka", f"{kafka.bootstrap}: {len(admin.list_topics(timeout=_WAIT_S).brokers)} brokers")
     try:
         facts = topics.check(kafka)
-        yield ok("topics", f"{', '.join(facts)}: {kafka.partitions} partitions, log time, snapshots compacted")
+        yield ok("topics", f"{', '.join(facts)}: {kafka.partitions} partitions (control 1), log time, snapshots compacted")
     except BadInput as error:
         yield problem("topics", error)
         facts = topics.describe(kafka)
