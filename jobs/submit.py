@@ -176,6 +176,8 @@ def _restore_from(
                 f"{folder.path}: its state was made by a bundle of {name} {old} ({before.bundle}), {submission.bundle} is of "
                 f"{name} {new}. Resume with a bundle of that {name}, or use another --job-dir and replay the log into it"
             )
+    if bundle.manifest.version < before.bundle_version:
+        display.say(f"bundle {bundle.manifest.version} is older than {before.bundle_version}, which the job applied last")
     if before.cluster is not None and before.cluster.partitions != partitions:
         raise JobError(
             f"topic {before.cluster.topic}: it had {before.cluster.partitions} partitions when the job was started, now it has "
