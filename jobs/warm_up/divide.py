@@ -1,7 +1,7 @@
 """Pass 1: the events of one task, divided by user into partitions, in one file on disk.
 
-A partition's part of the file is an Arrow stream (lz4) with a CRC-32C of its own, so that pass 2 reads that part of every task
-and nothing else.
+The task is taken in chunks that fit in memory. A partition's part of a chunk is an Arrow stream (lz4) with a CRC-32C of its
+own, so that pass 2 reads those parts of every task and nothing else.
 """
 
 import functools
@@ -19,37 +19,51 @@ from numpy.typing import NDArray
 
 from jobs.warm_up import work
 from jobs.warm_up.inputs import Task
-from jobs.warm_up.read import Left, read
+from jobs.warm_up.read import SCHEMA, Left, read
 from jobs.warm_up.work import Done, Plan, WorkFolder
 from uic.errors import JobError
 
 _IPC = pa.ipc.IpcWriteOptions(compression="lz4")
 Region = tuple[int, int, int]
+CHUNK_ROWS = 1_500_000
 
 
 def divide(folder: WorkFolder, plan: Plan, task: Task, accepted: frozenset[str]) -> None:
     """Read a task, leave what is no event, and write the rest by partition."""
     started, cpu = time.perf_counter(), time.process_time()
     left = Left()
-    table = read(task, accepted=accepted, from_ms=plan.from_ms, until_ms=plan.until_ms, left=left)
-    left.counts["events"] = table.num_rows
-    behaviours = pc.index_in(table.column("behaviour"), value_set=pa.array(sorted(accepted), pa.string()))
-    table = table.set_column(table.schema.get_field_index("behaviour"), "behaviour", behaviours.cast(pa.int16()))
+    tables = read(task, accepted=accepted, from_ms=plan.from_ms, until_ms=plan.until_ms, left=left)
+    codes = pa.array(sorted(accepted), pa.string())
     regions: list[Region] = []
 
     def write(file: BinaryIO) -> None:
-        for part in _parts(table, plan.partitions):
-            sink = pa.BufferOutputStream()
-            with pa.ipc.new_stream(sink, part.schema, options=_IPC) as stream:
-                stream.write_table(part)
-            data = sink.getvalue().to_pybytes()
-            regions.append((file.tell(), len(data), google_crc32c.value(data)))
-            file.write(data)
+        for chunk in _chunks(tables):
+            left.counts["events"] += chunk.num_rows
+            behaviours = pc.index_in(chunk.column("behaviour"), value_set=codes).cast(pa.int16())
+            coded = chunk.set_column(chunk.schema.get_field_index("behaviour"), "behaviour", behaviours)
+            for part in _parts(coded, plan.partitions):
+                sink = pa.BufferOutputStream()
+                with pa.ipc.new_stream(sink, part.schema, options=_IPC) as stream:
+                    stream.write_table(part)
+                data = sink.getvalue().to_pybytes()
+                regions.append((file.tell(), len(data), google_crc32c.value(data)))
+                file.write(data)
 
     path = folder.spill(task.number)
     size = left.counts["spill bytes"] = folder.finish(path, write)
     seconds = {"divide": time.perf_counter() - started, "divide cpu": time.process_time() - cpu}
     work.declare(path, Done(bytes=size, counts=left.counts, letters=left.letters, seconds=seconds, regions=regions))
+
+
+def _chunks(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """The rows in chunks of about CHUNK_ROWS; the last may be empty."""
+    gathered = [SCHEMA.empty_table()]
+    for table in tables:
+        gathered.append(table)
+        if sum(each.num_rows for each in gathered) >= CHUNK_ROWS:
+            yield pa.concat_tables(gathered)
+            gathered = [SCHEMA.empty_table()]
+    yield pa.concat_tables(gathered)
 
 
 def _parts(table: pa.Table, partitions: int) -> Iterator[pa.Table]:
@@ -75,17 +89,17 @@ def _regions(path: Path) -> NDArray[np.int64]:
     return np.array(declared.regions, dtype=np.int64)
 
 
-def regions_of(folder: WorkFolder, tasks: int, partition: int) -> Iterator[tuple[int, pa.Table]]:
-    """The part that each task has of a partition, with the task's number; raises JobError for bytes that have changed."""
+def regions_of(folder: WorkFolder, tasks: int, partition: int, partitions: int) -> Iterator[tuple[int, pa.Table]]:
+    """The parts that each task has of a partition, with the task's number; raises JobError for bytes that have changed."""
     for number in range(tasks):
         path = folder.spill(number)
-        begin, size, crc = _regions(path)[partition].tolist()
-        with path.open("rb") as file:
-            file.seek(begin)
-            data = file.read(size)
-        if google_crc32c.value(data) != crc:
-            raise JobError(
-                f"{path}: {size} bytes from {begin} on are not what was written; remove {path.stem}.* there and run the "
-                "warm-up again"
-            )
-        yield number, pa.ipc.open_stream(data).read_all()
+        for begin, size, crc in _regions(path)[partition::partitions].tolist():
+            with path.open("rb") as file:
+                file.seek(begin)
+                data = file.read(size)
+            if google_crc32c.value(data) != crc:
+                raise JobError(
+                    f"{path}: {size} bytes from {begin} on are not what was written; remove {path.stem}.* there and run the "
+                    "warm-up again"
+                )
+            yield number, pa.ipc.open_stream(data).read_all()

@@ -12,7 +12,7 @@ from jobs.warm_up import work
 from jobs.warm_up.divide import regions_of
 from jobs.warm_up.inputs import Task
 from jobs.warm_up.read import MOST_LETTERS, Left
-from jobs.warm_up.work import Done, WorkFolder
+from jobs.warm_up.work import Done, Plan, WorkFolder
 from uic.event import BehaviourEvent, to_json
 from uic.letters import Letter
 from uic.update import Updater
@@ -22,11 +22,13 @@ from uic.warm.judge import APPLIED, DETAILS, Verdicts, judge
 from uic.warm.packed import Writer
 
 
-def fold_partition(folder: WorkFolder, tasks: Sequence[Task], partition: int, updater: Updater, behaviours: list[str]) -> None:
+def fold_partition(
+    folder: WorkFolder, plan: Plan, tasks: Sequence[Task], partition: int, updater: Updater, behaviours: list[str]
+) -> None:
     """Read a partition from what pass 1 left, judge and fold it, and write the memories."""
     marks = [time.perf_counter()]
     cpu = time.process_time()
-    pieces = list(regions_of(folder, len(tasks), partition))
+    pieces = list(regions_of(folder, len(tasks), partition, plan.partitions))
     table = pa.concat_tables([piece for _, piece in pieces])
     task_E = np.repeat([number for number, _ in pieces], [piece.num_rows for _, piece in pieces])
     place_E = table.column("place").to_numpy()

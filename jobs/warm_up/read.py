@@ -55,17 +55,15 @@ class Left:
             self.letters.append(letter)
 
 
-def read(task: Task, *, accepted: frozenset[str], from_ms: int, until_ms: int, left: Left) -> pa.Table:
-    """The events of the task with from_ms <= time_ms < until_ms, as SCHEMA says; the others are counted in `left`."""
+def read(task: Task, *, accepted: frozenset[str], from_ms: int, until_ms: int, left: Left) -> Iterator[pa.Table]:
+    """The events of the task with from_ms <= time_ms < until_ms, some at a time, as SCHEMA says; the others are counted."""
     tables = _rows(task, accepted, left) if task.input.is_parquet else _lines(task, accepted, left)
-    wanted = []
     for table in tables:
         times = table.column("time_ms")
         early, late = pc.less(times, from_ms), pc.greater_equal(times, until_ms)
         for name, outside in (("before the window", early), ("after the window", late)):
             left.counts[name] += pc.sum(outside).as_py() or 0
-        wanted.append(table.filter(pc.invert(pc.or_(early, late))))
-    return pa.concat_tables(wanted) if wanted else SCHEMA.empty_table()
+        yield table.filter(pc.invert(pc.or_(early, late)))
 
 
 def _lines(task: Task, accepted: frozenset[str], left: Left) -> Iterator[pa.Table]:

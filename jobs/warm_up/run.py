@@ -239,4 +239,4 @@ def _fold_one(partition: int) -> None:
     from jobs.warm_up.part import fold_partition
 
     assert _worker is not None
-    fold_partition(_worker.folder, _worker.tasks, partition, _worker.updater, sorted(_worker.bundle.accepted))
+    fold_partition(_worker.folder, _worker.plan, _worker.tasks, partition, _worker.updater, sorted(_worker.bundle.accepted))

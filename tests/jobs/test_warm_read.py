@@ -68,9 +68,10 @@ def read_all(tasks: list[Task]) -> tuple[list[tuple[BehaviourEvent, int]], Left]
     left = Left()
     events = []
     for task in tasks:
-        for row in read(task, accepted=ACCEPTED, from_ms=FROM_MS, until_ms=UNTIL_MS, left=left).to_pylist():
-            place = row.pop("place")
-            events.append((BehaviourEvent(user_id=row.pop("user"), **row), place))
+        for table in read(task, accepted=ACCEPTED, from_ms=FROM_MS, until_ms=UNTIL_MS, left=left):
+            for row in table.to_pylist():
+                place = row.pop("place")
+                events.append((BehaviourEvent(user_id=row.pop("user"), **row), place))
     return events, left
 
 

@@ -18,7 +18,9 @@ sys.path.append(str(Path(__file__).parents[1] / "scenarios"))
 
 import toy
 
+from jobs.warm_up import divide as divide_module
 from jobs.warm_up import inputs, run
+from jobs.warm_up import read as read_module
 from jobs.warm_up.divide import divide
 from jobs.warm_up.part import fold_partition
 from jobs.warm_up.run import WarmUp
@@ -104,6 +106,8 @@ def test_however_it_is_cut_a_warm_up_makes_the_memories_of_the_stream(
 ) -> None:
     lines = history(tmp_path / "history", 4000, files=3)
     monkeypatch.setattr(inputs, "TASK_BYTES", task_bytes)
+    monkeypatch.setattr(read_module, "_ROWS", 200)
+    monkeypatch.setattr(divide_module, "CHUNK_ROWS", 500)
     idle_after_ms = None if idle_after_s is None else 1000 * idle_after_s
     found = inputs.find(str(tmp_path / "history"))
     tasks = inputs.cut(found)
@@ -119,7 +123,7 @@ def test_however_it_is_cut_a_warm_up_makes_the_memories_of_the_stream(
             divide(folder, plan, task, model.accepted)
         updater = model.updater(OnnxStep(model), Rules(idle_after_ms=idle_after_ms))
         for partition in range(partitions):
-            fold_partition(folder, tasks, partition, updater, sorted(model.accepted))
+            fold_partition(folder, plan, tasks, partition, updater, sorted(model.accepted))
     check(warmed(bundle, asked.work), streamed(bundle, lines, idle_after_ms=idle_after_ms)[0])
 
 
