@@ -22,6 +22,8 @@ from uic.errors import UicError
 
 TEND_EVERY_S = 300
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 2.0, 60.0
+# A cluster that restarts, a broker that is away, a disk that is full: what a later attempt may find mended.
+_MENDABLE = (UicError, OSError)
 
 
 class Keeper:
@@ -46,7 +48,7 @@ class Keeper:
         for do in (self._take_if_due, self._seal, self._prune, self._check_log):
             try:
                 problems += do()
-            except UicError as error:
+            except _MENDABLE as error:
                 problems.append(str(error))
         problems += self._tell()
         for problem in problems:
@@ -70,7 +72,7 @@ class Keeper:
         # After midnight a job that lags may still not have read the day's first event: the offsets decide.
         until_ms = midnights.days.begins_ms(day) + midnights.lead_ms
         attempts = Retrying(
-            retry=retry_if_exception(lambda error: isinstance(error, UicError) and not isinstance(error, TooLate)),
+            retry=retry_if_exception(lambda error: isinstance(error, _MENDABLE) and not isinstance(error, TooLate)),
             wait=wait_exponential(multiplier=_FIRST_WAIT_S, max=_LONGEST_WAIT_S),
             stop=lambda state: self._is_ending() or midnights.now_ms() + 1000 * state.upcoming_sleep >= until_ms,
             before_sleep=self._say_failed,
@@ -79,7 +81,7 @@ class Keeper:
         )
         try:
             entry = attempts(midnights.take, day)
-        except UicError as error:
+        except _MENDABLE as error:
             self._metrics.count("late" if isinstance(error, TooLate) else "failed")
             return [f"no daily checkpoint for {day}: {error}"]
         self._metrics.count("taken")

@@ -48,6 +48,7 @@ class FakeJob:
     read: dict[int, int]
     root: Path
     fails: int = 0
+    error: Exception = field(default_factory=lambda: JobError("made no savepoint"))
     taken: int = field(default=0, init=False)
 
     def record(self) -> tuple[JobRecord, ClusterRecord]:
@@ -68,7 +69,7 @@ class FakeJob:
     def savepoint(self, target: Path) -> Path:
         if self.fails > 0:
             self.fails -= 1
-            raise JobError("made no savepoint")
+            raise self.error
         self.taken += 1
         folder = target / f"savepoint-{self.taken}"
         folder.mkdir()

@@ -1,5 +1,6 @@
 """The schedule: what is due when, what is tried again, what is counted, and the service with its metrics."""
 
+import errno
 import os
 import signal
 import threading
@@ -16,6 +17,7 @@ from prometheus_client import CollectorRegistry
 from jobs.daily.metrics import DailyMetrics
 from jobs.daily.schedule import AroundMidnights, Keeper, serve, until_signal
 from uic.clock import Days
+from uic.errors import JobError
 
 SECOND = date(2026, 1, 2)
 
@@ -72,14 +74,15 @@ def test_one_taken_by_hand_earlier_does_not_stand_in_for_the_night_s(kept: Kept)
     assert by_hand.day == SECOND
 
 
-def test_a_failed_attempt_is_made_again_and_counted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", [JobError("no savepoint"), OSError(errno.ENOSPC, "no space left")], ids=["job", "disk"])
+def test_a_failed_attempt_is_made_again_and_counted(tmp_path: Path, error: Exception) -> None:
     kept = Kept(tmp_path, day_ms=1_000_000)
-    kept.job.fails = 2
+    kept.job.fails, kept.job.error = 2, error
     kept.now_ms = 800_000
     assert kept.keeper.tend() == []
     assert (kept.count("failed"), kept.count("taken")) == (2, 1)
     assert kept.waits == [2.0, 4.0]
-    assert kept.said[0].startswith("attempt 1 failed, again in 2 s: made no savepoint")
+    assert kept.said[0].startswith(f"attempt 1 failed, again in 2 s: {error}")
 
 
 def test_attempts_go_on_beyond_midnight_since_offsets_decide_and_end_a_lead_time_after_it(tmp_path: Path) -> None:
