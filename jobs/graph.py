@@ -2,7 +2,7 @@
 
 files   heartbeat -> reader, keyed by a constant -> update, keyed by user -> nothing: the operator writes the store itself
 Kafka   events topic -> update, keyed by user -> snapshots, late events, dead letters; records without a usable key go to the
-        dead letters before keying. In the batched plan every update operator also gets every message of the control topic
+        dead letters before keying. Every update operator also gets every message of the control topic
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from operators import contract
 from operators.read import HeartbeatRows, ReadEvents, ReadSettings
 from operators.settings import UpdateSettings
 from operators.types import RawBytes, key_by_first_field, keyed_row
-from operators.update import UpdateMemory
+from operators.update import ControlledUpdateMemory, UpdateMemory, heeded
 
 Java = Any  # what py4j hands out has no types
 WHEEL = "uic-wheel"
@@ -89,8 +89,10 @@ def kafka_graph(environment: StreamExecutionEnvironment, topics: KafkaTopics, up
     refused.sinkTo(_kafka_sink(topics)).name("refused keys").uid(contract.REFUSED)
     rows = DataStream(source.filter(jvm.uic.flink.HasKey(True)).name("events with keys"))
     control = None
-    if plan.is_batched and topics.control is not None:
-        control = j_environment.fromSource(_control_source(topics), watermarks.noWatermarks(), "control")
+    if topics.control is not None:
+        # Idle at once: the log's clock is that of the events.
+        silence = watermarks.noWatermarks().withIdleness(jvm.java.time.Duration.ofMillis(1))
+        control = j_environment.fromSource(_control_source(topics), silence, "control")
         control = control.uid(contract.CONTROL_TOPIC).setParallelism(1)
     updates = _update(key_by_first_field(rows), update, plan, control)
     updates.sinkTo(_kafka_sink(topics)).name("publish").uid(contract.PUBLISH)
@@ -99,7 +101,12 @@ def kafka_graph(environment: StreamExecutionEnvironment, topics: KafkaTopics, up
 def _update(events: KeyedStream, update: UpdateSettings, plan: Plan, control: Java = None) -> Java:
     """The update operator, with control messages where there are any; a stream of outgoing records."""
     if not plan.is_batched:
-        return events.process(UpdateMemory(update), RawBytes()).name("update memory").uid(contract.UPDATE)._j_data_stream
+        if control is None:
+            updates = events.process(UpdateMemory(update), RawBytes())
+        else:
+            messages = DataStream(control).broadcast(heeded())
+            updates = events.connect(messages).process(ControlledUpdateMemory(update), RawBytes())
+        return updates.name("update memory").uid(contract.UPDATE)._j_data_stream
     idle_after_ms = update.rules.idle_after_ms
     arguments = (
         plan.python,

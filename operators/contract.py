@@ -5,8 +5,8 @@ the maximum parallelism). Change any of these and a saved memory is not found, w
 
 State of the operator `UPDATE` of either plan, keyed by ROW<STRING>, the user id:
     `MEMORY`     ValueState of raw bytes, the blob of uic/codec.py; no pickle around it
-    `CONTROL`    broadcast state of the batched plan where it has a control topic: MapState of text to bytes;
-                 "promote": the last such message that was heeded (operators/control.py), byte for byte
+    `CONTROL`    broadcast state where there is a control topic: MapState of text to raw bytes; `PROMOTE`: the last such
+                 message that was heeded (operators/control.py), byte for byte
     timers       one event-time timer a user where idle users leave (the service "user-timers", PyFlink's own name)
 
 The sources `EVENTS` and `CONTROL_TOPIC` keep the offsets of their topics; the sinks `PUBLISH` and `REFUSED` keep nothing.
@@ -27,6 +27,7 @@ CONTROL_TOPIC = "control-topic"
 
 MEMORY = "memory"
 CONTROL = "control"
+PROMOTE = "promote"
 POSITION = "position"
 FINISHED = "finished-files"
 

@@ -56,8 +56,15 @@ class Deployment:
         self._subtask = subtask
         self._metrics = metrics
         self._candidate: _Candidate | None = None
-        self.model = self._restore(saved)
+        self.model = self._promoted(saved) or self._first()
         self._show()
+
+    def restore(self, saved: bytes) -> None:
+        """Go over to what was promoted before the failure, where that is known only after the opening."""
+        promoted = self._promoted(saved)
+        if promoted is not None:
+            self.model = promoted
+            self._show()
 
     def take(self, data: bytes) -> bytes:
         """Heed a control message; returns what is to be kept as state from now on, nothing where that stays as it is.
@@ -91,12 +98,14 @@ class Deployment:
         self._show("promoted", message)
         return control.to_json(message)
 
-    def _restore(self, saved: bytes) -> Model:
-        if saved:
-            message = control.read(saved)
-            # Otherwise it was promoted in an earlier run: who starts a job names the bundle that it goes on with.
-            if message.to == self._settings.address:
-                return self._fetch(message)
+    def _promoted(self, saved: bytes) -> Model | None:
+        if not saved:
+            return None
+        message = control.read(saved)
+        # Otherwise it was promoted in an earlier run: who starts a job names the bundle that it goes on with.
+        return self._fetch(message) if message.to == self._settings.address else None
+
+    def _first(self) -> Model:
         path = Path(self._settings.bundle)
         return self._open(Bundle.open(path), digest_of(path))
 

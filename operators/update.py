@@ -4,8 +4,10 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from pyflink.common import Types
 from pyflink.datastream import KeyedProcessFunction
-from pyflink.datastream.state import ValueStateDescriptor
+from pyflink.datastream.functions import KeyedBroadcastProcessFunction
+from pyflink.datastream.state import MapStateDescriptor, ValueStateDescriptor
 
 from operators import contract, wire
 from operators.publish import LoggedLetter
@@ -20,8 +22,8 @@ from uic.letters import Letter
 _APPLIED = {"applied": 1}
 
 
-class UpdateMemory(KeyedProcessFunction):  # type: ignore[misc]  # pyflink ships no types
-    """Applies each event of a user to the memory in keyed state and publishes the result; emits outgoing records, if any.
+class _Updates:
+    """What both functions below do with an event.
 
     In thread mode PyFlink calls `close` at the end of a drained input only, not at a stop with a savepoint or a failure:
     nothing may depend on it, and every write here survives the end of the process as it is.
@@ -32,7 +34,9 @@ class UpdateMemory(KeyedProcessFunction):  # type: ignore[misc]  # pyflink ships
 
     def open(self, runtime_context: Any) -> None:  # a PyFlink context
         self._memory = runtime_context.get_state(ValueStateDescriptor(contract.MEMORY, RawBytes()))
-        self._worker = Worker(self._settings)
+        # PyFlink's own way to a subtask's number fails in thread mode.
+        subtask = runtime_context._runtime_context.getTaskInfo().getIndexOfThisSubtask()
+        self._worker = Worker(self._settings, subtask=subtask)
         self._idle_after_ms = self._settings.rules.idle_after_ms
         self._silent_before_ms = self._settings.silent_before_ms
 
@@ -97,3 +101,50 @@ class UpdateMemory(KeyedProcessFunction):  # type: ignore[misc]  # pyflink ships
         letter = Letter(arrived.source, arrived.offset, kind, reason, detail, user_id, arrived.payload)
         self._worker.count({kind: 1}, (arrived.log_time_ms,), 0.0, 0)
         return self._worker.publisher.letters([LoggedLetter(letter, arrived.log_time_ms)])
+
+
+class UpdateMemory(_Updates, KeyedProcessFunction):  # type: ignore[misc]  # pyflink ships no types
+    """Applies each event of a user to the memory in keyed state and publishes the result; emits outgoing records, if any."""
+
+
+class ControlledUpdateMemory(_Updates, KeyedBroadcastProcessFunction):  # type: ignore[misc]  # pyflink ships no types
+    """The same with a broadcast control stream (operators/control.py), as ControlledUpdate.java has it.
+
+    PyFlink shows broadcast state to elements only: what was promoted before is opened with the first one, whichever it is.
+    """
+
+    _is_restored = False
+
+    def process_element(self, value: bytes, ctx: Any) -> Iterable[bytes]:  # a PyFlink context
+        self._restore(ctx)
+        return super().process_element(value, ctx)
+
+    def process_broadcast_element(self, value: bytes, ctx: Any) -> Iterable[bytes]:  # a PyFlink context
+        self._restore(ctx)
+        try:
+            kept = self._worker.deployment.take(value)
+        except Exception as error:
+            self._worker.report(error)
+            raise
+        if kept:
+            ctx.get_broadcast_state(heeded()).put(contract.PROMOTE, kept)
+        return []
+
+    def on_timer(self, timestamp: int, ctx: Any) -> Iterable[bytes]:  # a PyFlink context
+        self._restore(ctx)
+        return super().on_timer(timestamp, ctx)
+
+    def _restore(self, ctx: Any) -> None:  # a PyFlink context
+        if self._is_restored:
+            return
+        try:
+            self._worker.deployment.restore(ctx.get_broadcast_state(heeded()).get(contract.PROMOTE) or b"")
+        except Exception as error:
+            self._worker.report(error)
+            raise
+        self._is_restored = True
+
+
+def heeded() -> MapStateDescriptor:
+    """The broadcast state, the same as ControlledUpdate.java's."""
+    return MapStateDescriptor(contract.CONTROL, Types.STRING(), RawBytes())

@@ -52,11 +52,6 @@ def running(job_dir: Path) -> Running:
 
     folder = JobFolder(job_dir, make=False)
     record, on = cluster_record(folder)
-    if on.plan != "batched":
-        raise BadInput(
-            f"{job_dir}: its job takes the {on.plan} plan, which keeps the bundle it was started with: `uic job stop`, then "
-            "`uic job resume` with the new bundle; or resume it with --plan batched"
-        )
     if not Cluster(on.url).is_alive(on.job_id):
         raise JobError(
             f"{job_dir}: its job does not run on {on.url}; `uic job resume` starts it, with whichever bundle you name"

@@ -149,8 +149,8 @@ def test_a_job_that_takes_no_control_messages_is_refused_with_the_way_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = bundle(tmp_path, 5)
-    with pytest.raises(BadInput, match="takes the per-event plan, which keeps the bundle it was started with"):
-        running(job(tmp_path / "per-event", path, plan="per-event"))
+    with pytest.raises(BadInput, match="no job was started in this folder yet"):
+        running(JobFolder(tmp_path / "nothing").path)
     monkeypatch.setattr("jobs.cluster.rest.Cluster.is_alive", lambda *_: False)
     with pytest.raises(JobError, match=r"its job does not run on .*; `uic job resume` starts it"):
         running(job(tmp_path / "ended", path))

@@ -67,10 +67,11 @@ def folded(visits: Sequence[Visit], versions: Sequence[int]) -> np.float32:
 class Stage:
     """A job with a registry beside it."""
 
-    def __init__(self, stack: DevStack, root: Path) -> None:
+    def __init__(self, stack: DevStack, root: Path, plan: str) -> None:
         self.first = toy.make_bundle(root / "first", version=1)
-        self.world = World(stack, root, self.first, case("promotion", events=0, rate=1_000, parallelism=SUBTASKS), print)
-        self.world.kafka = self.world.kafka.model_copy(update={"control": "promotion-control"})
+        shape = case("promotion", plan=plan, events=0, rate=1_000, parallelism=SUBTASKS)
+        self.world = World(stack, root, self.first, shape, print)
+        self.world.kafka = self.world.kafka.model_copy(update={"control": f"{shape.name}-control"})
         self.world.root.mkdir()
         topics.create(self.world.kafka)
         self.registry = Registry(str(root / "registry"))
@@ -123,14 +124,15 @@ class Stage:
 
 
 @pytest.fixture
-def stage(stack: DevStack, tmp_path: Path) -> Iterator[Stage]:
-    made = Stage(stack, tmp_path)
+def stage(stack: DevStack, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Stage]:
+    made = Stage(stack, tmp_path, request.param)
     try:
         yield made
     finally:
         made.world.close()
 
 
+@pytest.mark.parametrize("stage", ["batched"], indirect=True)
 def test_bundles_are_promoted_while_events_flow_and_through_the_death_of_a_worker(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,3 +211,26 @@ def test_bundles_are_promoted_while_events_flow_and_through_the_death_of_a_worke
         accounted |= possible
     assert found.keys() <= accounted
     assert set(found.values()) == {3}
+
+
+@pytest.mark.parametrize("stage", ["per-event"], indirect=True)
+def test_the_per_event_plan_takes_a_bundle_too_and_keeps_it_through_a_death(stage: Stage) -> None:
+    world = stage.world
+    world.submit(resumes=False)
+    before = stage.visit(60)
+    stage.settle()
+    promote(stage.settings, world.job_dir, 2, print)
+    assert stage.applied() == [2, 2]
+    stage.visit(60)
+    stage.settle()
+    world.wait_for_checkpoint()
+    restarts = world.cluster.restarts(world.job_id)
+    faults.kill_worker(world)
+    world.wait(lambda: world.cluster.restarts(world.job_id) != restarts, "the failover")
+    stage.visit(60)
+    stage.settle()
+    expected = {
+        folded(visits, [1 if visit.n < len(before) else 2 for visit in visits]).item(): 2
+        for visits in map(stage.of, range(USERS))
+    }
+    assert stage.stop() == expected

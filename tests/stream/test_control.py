@@ -152,6 +152,18 @@ def test_a_promotion_of_an_earlier_run_says_nothing_after_a_resume(world: World)
     assert active(Deployment(world.settings(address="the next start"), saved=saved)) == 1
 
 
+def test_what_was_promoted_may_be_told_at_the_opening_or_right_after_it(world: World) -> None:
+    saved = world.open().take(world.promote(2))
+    late = world.open()
+    late.restore(saved)
+    assert (active(late), world.status().version) == (2, 2)
+    late.restore(b"")
+    assert active(late) == 2
+    other = Deployment(world.settings(address="the next start"))
+    other.restore(saved)
+    assert active(other) == 1
+
+
 @pytest.mark.parametrize(
     ("version", "why"),
     [(4, "it is of lineage other, the job's memories are of toy"), (5, "its step cannot be taken"), (9, "no bundle 9 there")],
