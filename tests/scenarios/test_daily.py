@@ -32,7 +32,7 @@ from uic.partition import partition_of
 from uic.synthetic.spec import SyntheticSpec
 
 USERS = 60
-TO_MIDNIGHT_MS, DAY_MS, MARGIN_MS = 8_000, 600_000, 500
+TO_MIDNIGHT_MS, DAY_MS, MARGIN_MS = 12_000, 600_000, 500
 
 
 @pytest.fixture(scope="module")
