@@ -1,5 +1,6 @@
 """What is left out after a rollback, and by which rule."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,13 +13,15 @@ from uic.event import BehaviourEvent
 from uic.quarantine import Quarantine
 
 spans = st.tuples(TIMES, TIMES)
-quarantines = st.builds(
-    Quarantine,
-    from_ms=TIMES,
-    users=st.frozensets(texts(), max_size=3),
-    items=st.frozensets(INT64, max_size=3),
-    sources=st.frozensets(texts(), max_size=3),
-    between_ms=st.lists(spans, max_size=3).map(tuple),
+rules = {
+    "from_ms": TIMES,
+    "users": st.frozensets(texts(), max_size=3),
+    "items": st.frozensets(INT64, max_size=3),
+    "sources": st.frozensets(texts(), max_size=3),
+    "between_ms": st.lists(spans, max_size=3).map(tuple),
+}
+quarantines = st.recursive(
+    st.builds(Quarantine, **rules), lambda before: st.builds(Quarantine, before=before, **rules), max_leaves=3
 )
 
 
@@ -39,8 +42,23 @@ def test_a_quarantine_written_and_read_is_the_same(tmp_path_factory: pytest.Temp
 
 @given(quarantines, events, TIMES)
 def test_nothing_from_before_the_cut_is_left_out(quarantine: Quarantine, one: BehaviourEvent, log_time_ms: int) -> None:
-    if log_time_ms < quarantine.from_ms:
+    if quarantine.before is None and log_time_ms < quarantine.from_ms:
         assert reason(quarantine, one, log_time_ms) is None
+
+
+@given(quarantines, quarantines, events, TIMES)
+def test_rules_of_earlier_cuts_hold_on_and_those_of_the_cut_or_later_are_gone(
+    earlier: Quarantine, new: Quarantine, one: BehaviourEvent, log_time_ms: int
+) -> None:
+    both = new.after(earlier)
+    chain = [both]
+    while chain[-1].before is not None:
+        chain.append(chain[-1].before)
+    assert all(each.from_ms < new.from_ms for each in chain[1:2])
+    if earlier.from_ms < new.from_ms:
+        assert both.before == earlier
+        left_out = reason(replace(new, before=None), one, log_time_ms) or reason(earlier, one, log_time_ms)
+        assert (reason(both, one, log_time_ms) is None) == (left_out is None)
 
 
 @pytest.mark.parametrize(
