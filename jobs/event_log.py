@@ -1,7 +1,7 @@
 """Where verification reads events from, on its own and not with the job's reader: a folder of files, or the events topic."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
@@ -62,24 +62,29 @@ def payloads(folder: Path) -> Iterator[bytes]:
 class TopicLog:
     """The events topic from its beginning to where it ends now, partition by partition in order.
 
-    `divided` gets the users whose events are in several partitions: of those there is no order.
+    `begins` reads these partitions only, from these offsets on, `until` to these at most. `divided` gets the users whose
+    events are in several partitions: of those there is no order; `ends` is where reading ends.
     """
 
-    def __init__(self, kafka: KafkaSettings) -> None:
+    def __init__(
+        self, kafka: KafkaSettings, begins: Mapping[int, int] | None = None, until: Mapping[int, int] | None = None
+    ) -> None:
         from confluent_kafka import TopicPartition
 
         self._kafka = kafka
         facts = check(kafka, [kafka.events])[kafka.events]
-        self._ends: dict[int, int] = {}
+        self._begins = dict.fromkeys(range(facts.partitions), 0) if begins is None else dict(begins)
+        self.ends: dict[int, int] = {}
         self.divided: dict[str, set[int]] = {}
         consumer = self._consumer()
         try:
-            for partition in range(facts.partitions):
+            for partition, begin in self._begins.items():
                 reach = consumer.get_watermark_offsets(TopicPartition(kafka.events, partition), timeout=WAIT_S)
                 if reach is None:
                     raise EnvironmentProblem(f"{kafka.events}-{partition}: {kafka.bootstrap} does not say how far it goes")
-                first, self._ends[partition] = reach
-                if first > 0:
+                first, end = reach
+                self.ends[partition] = end if until is None else min(end, until[partition])
+                if first > begin:
                     raise BadInput(
                         f"{kafka.events}-{partition} begins at offset {first}: the events before are gone, and the memories "
                         "cannot be folded without them. Verify while the topic's retention still covers everything"
@@ -109,10 +114,10 @@ class TopicLog:
     def _messages(self) -> Iterator["Message"]:
         from confluent_kafka import KafkaError, TopicPartition
 
-        left = {partition: end for partition, end in self._ends.items() if end > 0}
+        left = {partition: end for partition, end in self.ends.items() if end > self._begins[partition]}
         consumer = self._consumer()
         try:
-            consumer.assign([TopicPartition(self._kafka.events, partition, 0) for partition in left])
+            consumer.assign([TopicPartition(self._kafka.events, partition, self._begins[partition]) for partition in left])
             heard = time.monotonic()
             while left:
                 for message in consumer.consume(1000, timeout=0.1):
@@ -120,7 +125,7 @@ class TopicLog:
                     error, (partition, offset) = message.error(), cast(tuple[int, int], (message.partition(), message.offset()))
                     if error is not None and error.code() != KafkaError._PARTITION_EOF:
                         raise EnvironmentProblem(f"{self._kafka.events}: the events cannot be read: {error.str()}")
-                    end = self._ends[partition]
+                    end = self.ends[partition]
                     if error is None and offset < end:
                         yield message
                     # Before the end there may be a transaction's mark, which is no message.
