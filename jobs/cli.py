@@ -21,6 +21,7 @@ from jobs.events import events_app
 from jobs.export import export_command
 from jobs.golden import golden_app
 from jobs.job import job_app
+from jobs.rollback.command import rollback_app
 from jobs.score import score_command, user_app
 from jobs.settings import load_settings
 from jobs.store.command import store_app
@@ -53,6 +54,7 @@ app.add_typer(store_app, name="store")
 app.add_typer(user_app, name="user")
 app.command("score")(score_command)
 app.command("warm-up")(warm_up_command)
+app.add_typer(rollback_app, name="rollback")
 app.command("verify")(verify_command)
 app.command("chaos")(chaos_command)
 app.add_typer(plot_app, name="plot")

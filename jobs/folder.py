@@ -4,6 +4,7 @@ job.json             the runs so far: bundle layout and lineage, store, events; 
 lock                 held by the launcher and inherited by its JVM: free means that both are gone
 checkpoints/run-N/   Flink's checkpoints and the closing savepoint of run N
 condemned.jsonl      checkpoints that nothing may go on from (operators/condemned.py)
+rollbacks/           what each rollback did, and the savepoint before it (jobs/rollback/journal.py)
 letters.sqlite       dead letters, late events, duplicates
 progress.json ...    how far the job is (operators/progress.py)
 logs/                Flink's log and what the JVM printed
@@ -118,12 +119,20 @@ class JobFolder:
         return self._newest(why_not, say)
 
     def _newest(self, why_not: Callable[[Path], str | None], say: Callable[[str], None]) -> Path | None:
-        for candidate in self.candidates():
+        for candidate in self._in_this_generation():
             problem = why_not(candidate)
             if problem is None:
                 return candidate
             say(f"{candidate}: {problem}; going on from the one before it")
         return None
+
+    def _in_this_generation(self) -> list[Path]:
+        """The candidates from the last rollback on, and what it went back to."""
+        record = self.record()
+        if record is None:
+            return self.candidates()
+        found = [path for path in self.candidates() if self.run_of(path) >= record.first_run]
+        return found if record.begins_with is None else [*found, Path(record.begins_with)]
 
     def why_condemned(self, checkpoint: Path) -> str | None:
         """Why nothing may go on from this checkpoint, None where nobody has said so."""

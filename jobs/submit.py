@@ -18,6 +18,7 @@ from jobs.java import find_java
 from jobs.kafka import java_properties
 from jobs.plan import Choice, choose_plan
 from jobs.record import ClusterRecord, JobRecord
+from jobs.rollback.journal import why_not_to_start
 from jobs.run import rules
 from jobs.settings import KafkaSettings, Settings
 from jobs.warm_up.handover import check_handover, in_ms
@@ -32,11 +33,12 @@ if TYPE_CHECKING:
 START_S = 120
 RETAINED = "execution.checkpointing.num-retained"
 LEAST_RETAINED = 3
+_JOB_ID = "$internal.pipeline.job-id"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Submission:
-    """What `uic job submit` is told, beside uic.yaml."""
+    """What `uic job submit` is told, beside uic.yaml; the last two are a rollback's."""
 
     bundle: Path
     job_dir: Path
@@ -50,12 +52,24 @@ class Submission:
     restore: Path | None = None
     accept_late: bool = False
     flink: dict[str, str] = dataclasses.field(default_factory=dict)
+    generation: "Generation | None" = None
+    job_id: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generation:
+    """What a rollback begins, with the savepoint that its submission restores."""
+
+    number: int
+    silent_before_ms: int
+    quarantine: str | None
 
 
 def submit(settings: Settings, submission: Submission, *, resumes: bool) -> JobRecord:
     """Check everything, start the job, wait until it runs. Raises before anything is started where something is wrong.
 
-    `resumes`: go on from the newest intact checkpoint of the job folder; otherwise the folder must hold no state.
+    `resumes`: go on from the newest intact checkpoint of the job folder; otherwise the folder must hold no state. A new
+    generation goes on from the savepoint to restore instead.
     """
     from jobs import topics
     from jobs.cluster.rest import Cluster
@@ -71,6 +85,8 @@ def submit(settings: Settings, submission: Submission, *, resumes: bool) -> JobR
         folder = JobFolder(submission.job_dir)
         with folder.locked(30, display.say) as lock:
             before = folder.record()
+            if submission.generation is None and (why := why_not_to_start(folder.path)) is not None:
+                raise JobError(why)
             cluster = Cluster(submission.url)
             _check_cluster(cluster, submission, before)
             partitions = topics.check(settings.kafka)[settings.kafka.events].partitions
@@ -184,6 +200,9 @@ def _restore_from(
             f"{partitions}: users have changed their partition, and their events would be applied out of order. "
             "Make a new topic with the count you want, copy the events into it, and start a job with another --job-dir"
         )
+    if submission.generation is not None:
+        assert submission.restore is not None
+        return submission.restore.absolute()
     found = folder.newest_intact_checkpoint(display.say, form_of(submission.bundle))
     if found is None:
         raise JobError(
@@ -206,8 +225,9 @@ def _record(
     partitions: int,
     wheel: Path,
 ) -> JobRecord:
+    run = 1 if before is None else before.run + 1
     return JobRecord(
-        run=1 if before is None else before.run + 1,
+        run=run,
         layout=bundle.identity.layout,
         lineage=bundle.identity.lineage,
         bundle_version=bundle.manifest.version,
@@ -226,8 +246,28 @@ def _record(
             topic=settings.kafka.events,
             partitions=partitions,
             wheel=str(wheel),
+            checkpoint_interval_s=submission.checkpoint_interval_s,
+            accept_late=submission.accept_late,
+            flink=submission.flink,
         ),
+        **_generation(submission, before, run),
     )
+
+
+def _generation(submission: Submission, before: JobRecord | None, run: int) -> dict[str, Any]:  # fields of JobRecord
+    """What a rollback changes in the record, and every later run keeps."""
+    new = submission.generation
+    if new is None:
+        kept = ("generation", "silent_before_ms", "quarantine", "first_run", "begins_with")
+        return {} if before is None else {name: getattr(before, name) for name in kept}
+    assert submission.restore is not None
+    return {
+        "generation": new.number,
+        "silent_before_ms": new.silent_before_ms,
+        "quarantine": new.quarantine,
+        "first_run": run,
+        "begins_with": str(submission.restore.absolute()),
+    }
 
 
 def _start(
@@ -255,7 +295,8 @@ def _start(
         interval_s=submission.checkpoint_interval_s,
         parallelism=submission.parallelism,
         restore_from=restore_from,
-        extra=submission.flink,
+        # An id that was noted before tells a job that was started from one that was not.
+        extra={**submission.flink, **({} if submission.job_id is None else {_JOB_ID: submission.job_id})},
     )
     update = UpdateSettings(
         bundle=record.bundle,
@@ -271,8 +312,11 @@ def _start(
         metrics_host=stream.metrics_host,
         checkpoints=str(checkpoints),
         restored_from=None if restore_from is None else str(restore_from),
+        generation=record.generation,
         zone=settings.days.zone,
         address=uuid.uuid4().hex,
+        silent_before_ms=record.silent_before_ms,
+        quarantine=record.quarantine,
     )
     plan = Plan(
         is_batched=choice.is_batched,

@@ -135,10 +135,11 @@ def _ask_kafka(
 
 def _way_on(folder: JobFolder) -> str:
     newest = folder.newest_checkpoint(lambda _: None)
+    shown = newest and (newest.relative_to(folder.path) if newest.is_relative_to(folder.path) else newest)
     return (
         "There is no checkpoint to go on from; `uic job submit` with another --job-dir reads the log from its beginning"
         if newest is None
-        else f"`uic job resume` goes on from {newest.relative_to(folder.path)}"
+        else f"`uic job resume` goes on from {shown}"
     )
 
 
