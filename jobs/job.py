@@ -74,6 +74,7 @@ def run_command(
         batch_wait_ms=stream.batch_wait_ms,
         idle_after_s=stream.idle_after_s,
         zone=settings.days.zone,
+        kept_days=settings.days.kept,
         metrics_port=stream.metrics_port,
         metrics_host=stream.metrics_host,
         flink={**settings.flink, **flink_options(flink or [])},

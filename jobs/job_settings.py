@@ -27,6 +27,7 @@ class JobSettings:
     batch_wait_ms: int = 5
     idle_after_s: int | None = None
     zone: str = "UTC"
+    kept_days: int = 7
     metrics_port: int | None = None
     metrics_host: str = "127.0.0.1"
     wait_s: float = 30.0

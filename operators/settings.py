@@ -12,7 +12,7 @@ class UpdateSettings:
     """Paths are those on the workers.
 
     `store`: the RocksDB store that the operator writes itself; None where memories and letters leave as outgoing records.
-    `generation`: the one that its memories are of; `zone`: whose days the store keeps memories of.
+    `generation`: the one that its memories are of; `zone`, `kept_days`: the days that the store keeps memories of.
     `address`: to which control messages for this start of the job are sent; empty where nothing controls it.
     `silent_before_ms`, `quarantine` (a file, uic/quarantine.py): after a rollback, the log time from which on memories are
     published, and what is left out from then on.
@@ -32,6 +32,7 @@ class UpdateSettings:
     restored_from: str | None = None
     generation: int = 0
     zone: str = "UTC"
+    kept_days: int = 7
     silent_before_ms: int = 0
     quarantine: str | None = None
     address: str = ""

@@ -64,7 +64,8 @@ class Worker:
             return Records()
         keep_at = {} if settings.keep_at is None else read_keep_at(Path(settings.keep_at))
         box = LetterBox(self._job_dir / "letters.sqlite")
-        return Direct(RocksStore.create_or_open(Path(settings.store), bundle.identity), box, keep_at)
+        store = RocksStore.create_or_open(Path(settings.store), bundle.identity, zone=settings.zone, kept=settings.kept_days)
+        return Direct(store, box, keep_at)
 
     def _serve_metrics(self) -> StreamMetrics | None:
         settings = self._settings
