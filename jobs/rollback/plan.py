@@ -14,7 +14,7 @@ from jobs.daily.retention import check_retention
 from jobs.flink_metadata import why_incomplete
 from jobs.record import JobRecord
 from jobs.rollback.journal import Plan
-from jobs.rollback.world import FollowedStore, Job
+from jobs.rollback.world import FollowedStore, Job, covered
 from uic.bundle import Bundle
 from uic.clock import Days
 from uic.errors import BadInput, JobError, StoreError
@@ -72,7 +72,7 @@ def make_plan(asked: Asked, ground: Ground) -> tuple[Plan, Quarantine]:
     cut = find_cut(ground.log, cut_ms, now_ms=ground.now_ms, margin_ms=ground.margin_ms)
     if cut is None:
         raise JobError(f"--to {asked.day}: the day has begun too lately to be known in every partition; try again in a minute")
-    _check_come_so_far(ground.job, cut, asked.day)
+    _check_come_so_far(ground, cut, asked.day)
     entry = _entry(asked.day, cut, cut_ms, ground)
     _check_entry(entry, ground, bundle)
     begun = [store.lineage.active or 0 for store in ground.stores]
@@ -124,13 +124,13 @@ def _check_store(store: FollowedStore, path: Path, bundle: Bundle, ground: Groun
         )
 
 
-def _check_come_so_far(job: Job, cut: Cut, day: date) -> None:
-    covered = job.covered() if job.is_alive() else None
+def _check_come_so_far(ground: Ground, cut: Cut, day: date) -> None:
+    at = covered(ground.job, ground.log) if ground.job.is_alive() else None
     for partition, offset in sorted(cut.offsets.items()):
-        if covered is not None and covered.get(partition, offset) < offset:
+        if at is not None and at.get(partition, offset) < offset:
             raise JobError(
                 f"--to {day}: the job has not come to this day in partition {partition}: its newest checkpoint is at offset "
-                f"{covered[partition]:,}, the day begins at {offset:,}. Wait until it is there, or go back to an earlier day"
+                f"{at[partition]:,}, the day begins at {offset:,}. Wait until it is there, or go back to an earlier day"
             )
 
 

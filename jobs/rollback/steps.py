@@ -25,7 +25,7 @@ from jobs.daily.entry import Entry
 from jobs.rollback.journal import FINISHED, STARTED, Folder, Journal, Offsets
 from jobs.rollback.plan import after_the_cut
 from jobs.rollback.proof import Report
-from jobs.rollback.world import FollowedStore, Job, Topics
+from jobs.rollback.world import FollowedStore, Job, Topics, covered
 from uic.errors import BadInput, JobError
 
 QUARANTINE, REPORT, EVIDENCE = "quarantine.json", "report.json", "evidence"
@@ -177,7 +177,7 @@ class Rollback:
     def _replay(self) -> str:
         def left() -> int:
             self._check_alive()
-            return _to_go(self._job.covered() or self.journal.plan.offsets, self.journal.goal)
+            return _to_go(covered(self._job, self._log) or self.journal.plan.offsets, self.journal.goal)
 
         self._waiting.until_none(left, "events to be applied again", "`uic job status` shows how the job is")
         return "the job has caught up with what there was when it was stopped"

@@ -7,6 +7,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from jobs.daily.cut import EventLog
 from jobs.folder import JobFolder
 from jobs.record import ClusterRecord, JobRecord
 from jobs.rollback.journal import Offsets, Plan
@@ -48,7 +49,10 @@ class Job(Protocol):
         ...
 
     def covered(self) -> Offsets | None:
-        """Up to which offset the newest completed checkpoint of this run has read each partition; None before the first."""
+        """Up to which offset the newest completed checkpoint of this run has read each partition; None before the first.
+
+        Negative where it has read nothing yet.
+        """
         ...
 
     def watermark_ms(self) -> int | None:
@@ -98,6 +102,15 @@ class FollowedStore(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+def covered(job: Job, log: EventLog) -> Offsets | None:
+    """The same as the job says, with the first offset there is where it has read nothing."""
+    offsets = job.covered()
+    if offsets is None or all(offset >= 0 for offset in offsets.values()):
+        return offsets
+    reach = log.reach()
+    return {partition: reach[partition].first if offset < 0 else offset for partition, offset in offsets.items()}
 
 
 class ClusterJob:

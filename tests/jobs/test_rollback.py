@@ -27,6 +27,7 @@ from jobs.rollback.journal import Folder, Journal, Offsets, Plan, why_not_to_sta
 from jobs.rollback.plan import Asked, Ground, make_plan
 from jobs.rollback.proof import Report, count_left
 from jobs.rollback.steps import Rollback, Waiting
+from jobs.rollback.world import covered
 from uic.bundle import Bundle
 from uic.clock import Days
 from uic.errors import JobError, UicError
@@ -399,6 +400,12 @@ def test_a_second_rollback_goes_to_an_earlier_or_a_later_day_and_rules_of_earlie
     assert Quarantine(from_ms=2000).after(first).before == first
     assert Quarantine(from_ms=1000).after(first).before is None
     assert Quarantine(from_ms=500).after(Quarantine(from_ms=2000).after(first)).before is None
+
+
+def test_a_partition_of_which_nothing_was_read_is_read_up_to_its_front(world: World) -> None:
+    world.cluster.read = {0: 9, 1: -2}
+    world.log.removed[1] = 4
+    assert covered(world.cluster, world.log) == {0: 9, 1: 4}
 
 
 @pytest.mark.parametrize(
