@@ -20,6 +20,7 @@ from jobs.warm_up.inputs import Task
 from uic.errors import BadInput, InvalidEvent
 from uic.event import MAX_EVENT_BYTES, MAX_TEXT_BYTES, BehaviourEvent, parse_event
 from uic.letters import Letter
+from uic.warm.history import Int64
 
 MOST_LETTERS = 10_000
 SCHEMA = pa.schema(
@@ -39,6 +40,7 @@ pa.array([0]).to_numpy()
 _LINE = msgspec.json.Decoder(BehaviourEvent)
 _CHUNK = 128
 _ROWS = 1 << 18
+_BLOCK_BYTES = 16 << 20
 
 
 @dataclass
@@ -78,36 +80,48 @@ def _lines(task: Task, accepted: frozenset[str], left: Left) -> Iterator[pa.Tabl
                     "category_id": pa.array([event.category_id for event in events], pa.int64()),
                     "behaviour": pa.array([event.behaviour for event in events], pa.string()),
                     "event_id": pa.array([event.event_id for event in events], pa.string()),
-                    "place": pa.array([places[at] for at in kept], pa.int64()),
+                    "place": pa.array(places[kept]),
                 }
             )
             source = pa.array([event.source for event in events], pa.string())
             is_sound = pc.and_(_is_sound(table, accepted), _is_text(source, or_null=True))
             for at in _indices(pc.invert(is_sound)):
-                _refuse(task, places[kept[at]], lines[kept[at]], accepted, left)
+                _refuse(task, int(places[kept[at]]), lines[kept[at]], accepted, left)
             yield table.filter(is_sound)
 
 
-def _blocks(file: BinaryIO, begin: int, end: int) -> Iterator[tuple[list[int], list[bytes]]]:
+def _blocks(file: BinaryIO, begin: int, end: int) -> Iterator[tuple[Int64, list[bytes]]]:
     """Lines that begin in [begin, end), without their ends, and their places, some at a time; an empty line is none."""
     # A line that begins before is read by whoever has its beginning.
     file.seek(max(0, begin - 1))
     place = begin if begin == 0 else begin - 1 + len(file.readline())
-    places: list[int] = []
-    lines: list[bytes] = []
-    while place < end and (line := file.readline()):
-        if payload := line.removesuffix(b"\n").removesuffix(b"\r"):
-            places.append(place)
-            lines.append(payload)
-        place += len(line)
-        if len(lines) == _ROWS:
-            yield places, lines
-            places, lines = [], []
-    if lines:
-        yield places, lines
+    rest = b""
+    while place < end:
+        data = file.read(_BLOCK_BYTES)
+        block = rest + data
+        # The last line of a file may have no end.
+        cut = block.rfind(b"\n") + 1 if data else len(block)
+        rest = block[cut:]
+        if cut > 0:
+            yield _split(block[:cut], place, end)
+            place += cut
+        elif not data:
+            return
 
 
-def _decoded(task: Task, places: list[int], lines: list[bytes], left: Left) -> tuple[list[int], list[BehaviourEvent]]:
+def _split(block: bytes, place: int, end: int) -> tuple[Int64, list[bytes]]:
+    lines = block.removesuffix(b"\n").split(b"\n")
+    sizes = np.fromiter(map(len, lines), dtype=np.int64, count=len(lines))
+    places = place + np.cumsum(sizes + 1) - (sizes + 1)
+    if b"\r" in block:
+        lines = [line.removesuffix(b"\r") for line in lines]
+    if places[-1] >= end or not all(lines):
+        wanted = [at for at, line in enumerate(lines) if line and places[at] < end]
+        places, lines = places[wanted], [lines[at] for at in wanted]
+    return places, lines
+
+
+def _decoded(task: Task, places: Int64, lines: list[bytes], left: Left) -> tuple[list[int], list[BehaviourEvent]]:
     """The events of the lines that are events, and which lines they are; their values are not checked yet."""
     decode = _LINE.decode
     kept: list[int] = []
@@ -128,7 +142,7 @@ def _decoded(task: Task, places: list[int], lines: list[bytes], left: Left) -> t
                 events.append(parse_event(line, now_ms=_NO_CLOCK))
                 kept.append(at)
             except InvalidEvent as error:
-                left.leave(_letter(task, places[at], line, error))
+                left.leave(_letter(task, int(places[at]), line, error))
     return kept, events
 
 

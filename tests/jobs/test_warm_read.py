@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.warm_up import inputs
+from jobs.warm_up import read as module
 from jobs.warm_up.inputs import Task
 from jobs.warm_up.read import Left, read
 from uic.errors import BadInput, InvalidEvent
@@ -100,6 +102,13 @@ def without_source(event: BehaviourEvent) -> BehaviourEvent:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("read")
+
+
+@pytest.fixture(scope="module", autouse=True, params=[16 << 20, 100])
+def block_bytes(request: pytest.FixtureRequest) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_BLOCK_BYTES", request.param)
+        yield
 
 
 @given(lines, st.integers(1, 400), st.booleans())

@@ -106,7 +106,7 @@ def test_however_it_is_cut_a_warm_up_makes_the_memories_of_the_stream(
 ) -> None:
     lines = history(tmp_path / "history", 4000, files=3)
     monkeypatch.setattr(inputs, "TASK_BYTES", task_bytes)
-    monkeypatch.setattr(read_module, "_ROWS", 200)
+    monkeypatch.setattr(read_module, "_BLOCK_BYTES", 20_000)
     monkeypatch.setattr(divide_module, "CHUNK_ROWS", 500)
     idle_after_ms = None if idle_after_s is None else 1000 * idle_after_s
     found = inputs.find(str(tmp_path / "history"))
