@@ -23,6 +23,7 @@ from jobs.golden import golden_app
 from jobs.job import job_app
 from jobs.rollback.command import rollback_app
 from jobs.score import score_command, user_app
+from jobs.serve import serve_command
 from jobs.settings import load_settings
 from jobs.store.command import store_app
 from jobs.topics import topics_app
@@ -53,6 +54,7 @@ app.command("doctor")(doctor_command)
 app.add_typer(store_app, name="store")
 app.add_typer(user_app, name="user")
 app.command("score")(score_command)
+app.command("serve")(serve_command)
 app.command("warm-up")(warm_up_command)
 app.add_typer(rollback_app, name="rollback")
 app.command("verify")(verify_command)
@@ -86,6 +88,7 @@ def main() -> None:
         sys.exit(2)
     except ModuleNotFoundError as error:
         extra = {"torch": "train", "pandas": "train", "sklearn": "train", "onnx": "export", "pyflink": "stream"}
+        extra |= dict.fromkeys(("starlette", "uvicorn", "uvloop", "httptools", "prometheus_client", "httpx"), "serve")
         name = (error.name or "").partition(".")[0]
         if name not in extra:
             raise

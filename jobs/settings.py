@@ -21,6 +21,7 @@ from uic.variant import Variant, preset
 
 DEFAULT_FILE = Path("uic.yaml")
 _ENVIRONMENT = "UIC__"
+_SECRETS = (("kafka", "password"), ("serve", "token"), ("serve", "admin_token"))
 
 
 def _from_text(section: Any) -> Any:  # whatever the file or the environment has in this place
@@ -151,6 +152,28 @@ class DailySettings(_Section):
     metrics_port: int | None = Field(None, ge=0, le=65535, description="and its Prometheus port; 0: any free one")
 
 
+class ServeSettings(_Section):
+    """`uic serve`. Tokens come from the environment alone (UIC__SERVE__TOKEN, UIC__SERVE__ADMIN_TOKEN)."""
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0: any free one")
+    token: SecretStr | None = Field(None, min_length=1, description="bearer token that scores want")
+    admin_token: SecretStr | None = Field(
+        None, min_length=1, description="bearer token of POST /v1/admin/bundle; none: nobody may"
+    )
+    certificate: Path | None = Field(None, description="PEM file of the certificate chain: TLS")
+    key: Path | None = Field(None, description="PEM file of its key")
+    body_bytes: int = Field(1 << 20, ge=1024, description="largest body of a request")
+    users: int = Field(64, ge=1, le=1024, description="users of one request")
+    candidates: int = Field(5000, ge=1, le=100_000, description="candidates of one request, over all users")
+    time_s: float = Field(1.0, gt=0, le=60, description="how long a request may take; then 504")
+    threads: int | None = Field(None, ge=1, le=256, description="requests scored at once; default: one a core")
+    waiting: int = Field(32, ge=0, le=10_000, description="requests that may wait for them; more are turned away with 503")
+    refresh_s: float = Field(0.1, gt=0, le=60, description="how often to see what the store's writers have written")
+    watch_s: float | None = Field(None, gt=0, description="how often to look whether the bundle's path points elsewhere")
+    drain_s: float = Field(5.0, ge=0, le=600, description="after SIGTERM: how long to answer on while callers go elsewhere")
+
+
 class Settings(BaseSettings):
     """The whole of uic.yaml."""
 
@@ -165,6 +188,7 @@ class Settings(BaseSettings):
     cluster: ClusterSettings = ClusterSettings()
     daily: DailySettings = DailySettings()
     registry: RegistrySettings = RegistrySettings()
+    serve: ServeSettings = ServeSettings()
     flink: dict[str, str] = Field(default_factory=dict, description="Flink's own keys, passed through")
 
     @classmethod
@@ -195,11 +219,11 @@ def load_settings(path: Path | None) -> Settings:
     flink = content.get("flink")
     if isinstance(flink, dict):
         content["flink"] = {str(key): _flink_text(key, value) for key, value in flink.items()}
-    kafka = content.get("kafka")
-    if isinstance(kafka, dict) and "password" in kafka:
-        raise BadInput(
-            f"{path}: kafka.password: a secret does not belong in a file; set UIC__KAFKA__PASSWORD in the environment"
-        )
+    for section, secret in _SECRETS:
+        found = content.get(section)
+        if isinstance(found, dict) and secret in found:
+            variable = f"{_ENVIRONMENT}{section.upper()}__{secret.upper()}"
+            raise BadInput(f"{path}: {section}.{secret}: a secret does not belong in a file; set {variable} in the environment")
     _check_sections(os.environ)
     try:
         return Settings(**content)
