@@ -1,6 +1,7 @@
 """`uic store follow` against a real broker: killed, restarted, deceived; in the end the store says what the topic says."""
 
 import dataclasses
+import datetime
 import itertools
 import os
 import random
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,7 +27,8 @@ from jobs.settings import KafkaSettings
 from jobs.store.begin import warn_of_missed_deletions, where_to_begin
 from jobs.store.topic import Reach
 from jobs.topics import create
-from uic.codec import Codec
+from uic.clock import Days
+from uic.codec import Codec, with_generation
 from uic.errors import StoreMismatch
 from uic.letters import LetterBox
 from uic.memory import MemoryLayout, UserMemory
@@ -93,7 +95,12 @@ def follow(uic_kafka: Uic, world: small.World, tmp_path: Path) -> Callable[..., 
     return run
 
 
-def publish(kafka: KafkaSettings, published: Iterable[tuple[str | bytes | None, bytes | None]], partition: int = -1) -> None:
+def publish(
+    kafka: KafkaSettings,
+    published: Iterable[tuple[str | bytes | None, bytes | None]],
+    partition: int = -1,
+    headers: Mapping[str, bytes] | None = None,
+) -> None:
     failed: list[object] = []
     producer = Producer(
         {**client_config(kafka), "partitioner": "murmur2_random", "enable.idempotence": True, "linger.ms": 5, "log_level": 0}
@@ -102,7 +109,7 @@ def publish(kafka: KafkaSettings, published: Iterable[tuple[str | bytes | None, 
         while True:
             try:
                 producer.produce(
-                    kafka.snapshots, key=key, value=value, partition=partition,
+                    kafka.snapshots, key=key, value=value, partition=partition, headers=dict(headers or {}),
                     on_delivery=lambda error, _: failed.append(error) if error is not None else None,
                 )  # fmt: skip
                 break
@@ -399,6 +406,46 @@ def hears(process: "subprocess.Popen[str]", text: str) -> None:
 def read(store: ReadableStore, user: str) -> bytes | None:
     store.refresh()
     return store.read(user)
+
+
+def test_a_running_follower_heeds_a_rollback_and_takes_nothing_from_a_zombie(
+    uic_kafka: Uic, topic: KafkaSettings, memories: Memories, world: small.World, tmp_path: Path
+) -> None:
+    tuesday = datetime.date(2026, 11, 17)
+    cut_ms = Days().begins_ms(tuesday)
+    users = [f"u{number}" for number in range(30)]
+    publish(topic, [(user, memories(5, cut_ms - 1)) for user in users])
+    publish(topic, [(user, memories(9, cut_ms, number=1.0)) for user in users])
+    with following(world, tmp_path / "store", "--shards", 3) as process:
+        store = opened_when_made(tmp_path / "store", process)
+
+        def holds(user: str, blob: bytes | None) -> bool:
+            store.refresh()
+            return store.read(user) == blob
+
+        until(lambda: all(holds(user, memories(9, cut_ms, number=1.0)) for user in users), process)
+        store.begin_generation(1, cut_ms)
+        assert {store.read(user) for user in users} == {memories(5, cut_ms - 1)}
+        publish(topic, [(user, memories(10, cut_ms + 1)) for user in users[:10]])
+        publish(topic, [(user, None) for user in users[10:20]], headers={"generation": b"0"})
+        publish(topic, [(user, None) for user in users[20:25]], headers={"generation": b"1"})
+        publish(topic, [(user, None) for user in users[25:29]], headers={"forget": b""})
+        ours = with_generation(memories(6, cut_ms), 1)
+        publish(topic, [(user, ours) for user in users[-1:]])
+        assert {store.read(user) for user in users[:10]} == {memories(5, cut_ms - 1)}
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=WAIT_S)
+    with following(world, tmp_path / "store", "--until-end") as process:
+        process.communicate(timeout=WAIT_S)
+    assert process.returncode == 0
+    store.refresh()
+    before = memories(5, cut_ms - 1)
+    assert [store.read(user) for user in users] == [before] * 20 + [None] * 9 + [ours]
+    assert [store.read(user, as_of=tuesday) for user in users] == [before] * 25 + [None] * 4 + [before]
+    store.close()
+    status = uic_kafka("store", "status", "--store", tmp_path / "store").out
+    assert "days kept: 2026-11-11 to 2026-11-17 (UTC)" in status
+    assert "generation 1: begun by a rollback to 2026-11-17; earlier generations count up to there" in status
 
 
 def test_a_running_follower_waits_for_the_broker_and_takes_up_a_topic_made_anew(
