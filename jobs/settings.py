@@ -124,6 +124,9 @@ class KafkaSettings(_Section):
     control: str = Field("control", description="topic of control messages to running jobs; one partition")
     partitions: int = Field(4, ge=1, le=128, description="partitions of each topic but control")
     replication: int = Field(1, ge=1, description="replicas of each topic, where we make it")
+    retention_h: int = Field(
+        216, ge=1, description="how long the events topic keeps events; a rollback needs days.kept + 1 days"
+    )
     group: str = Field("uic", description="consumer group: committed offsets are kept under it")
     start: str = Field("earliest", description="earliest, latest, committed, or a time such as 2017-11-26T00:00:00+08:00")
 

@@ -40,7 +40,12 @@ def wanted(kafka: KafkaSettings) -> dict[str, dict[str, str]]:
     stamped = {"message.timestamp.type": "LogAppendTime"}
     letters = {**stamped, "cleanup.policy": "delete", "max.message.bytes": str(LETTER_BYTES)}
     return {
-        kafka.events: {**stamped, "cleanup.policy": "delete", "max.message.bytes": str(EVENT_BYTES)},
+        kafka.events: {
+            **stamped,
+            "cleanup.policy": "delete",
+            "max.message.bytes": str(EVENT_BYTES),
+            "retention.ms": str(kafka.retention_h * 3_600_000),
+        },
         # Small segments: only closed ones are compacted. A reader may be a day behind before it misses that a user left.
         kafka.snapshots: {
             **stamped,

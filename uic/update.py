@@ -151,7 +151,8 @@ class Ledger:
             self.sequence += 1
             if self.last_time_ms is None or event.time_ms > self.last_time_ms:
                 self.last_time_ms = event.time_ms
-            self.log_time_ms = log_time_ms
+            # A broker's clock may go back. A memory is as late as the latest event in it, or a cut could let one through.
+            self.log_time_ms = log_time_ms if self.log_time_ms is None else max(self.log_time_ms, log_time_ms)
         return outcome, detail
 
 

@@ -245,3 +245,11 @@ def test_a_fingerprint_is_not_found_across_two_neighbours() -> None:
     for before in (bytes(16), bytes(4) + content + bytes(4), bytes(8) + content):
         blob = center.codec.encode(replace(center.initial, fingerprints=before + content + bytes(8)))
         assert center.update(blob, event(2000), log_time_ms=0).outcome is DUPLICATE
+
+
+def test_a_log_whose_clock_goes_back_does_not_take_a_memory_back() -> None:
+    center = updater()
+    first = center.update(None, event(1000), log_time_ms=5000).blob
+    second = center.update(first, event(2000, item_id=11), log_time_ms=4000).blob
+    assert second is not None
+    assert center.codec.decode(second).log_time_ms == 5000
