@@ -7,19 +7,22 @@ lie where both sides see them, and are not copied between the two. uic/batch.py 
 import ctypes
 import struct
 import traceback
-from itertools import accumulate, pairwise
+from itertools import accumulate, compress, pairwise
 from typing import NamedTuple
 
-from operators import wire
+from operators import control, outgoing, wire
+from operators.control import Forget
 from operators.publish import LoggedLetter
 from operators.settings import UpdateSettings
 from operators.worker import Worker
 from uic.batch import Arrival, BatchUpdate, BatchUpdater
 from uic.clock import Days
+from uic.codec import NO_TIME, read_header
 from uic.errors import CorruptMemory
 from uic.letters import Letter
 
-OK, FAILED, CORRUPT_MEMORY = b"\0", b"\1", b"\2"
+OK, FAILED, CORRUPT_MEMORY, FORGET = b"\0", b"\1", b"\2", b"\3"
+FORGOTTEN = "forgotten"
 _HEAD = struct.Struct("<QqBH")
 
 
@@ -39,6 +42,8 @@ class BatchedUpdates:
         self._updater = _updater_of(worker)
         self.blob_size = worker.updater.codec.size
         self._memories = memoryview(b"")
+        self._asked: Forget | None = None
+        self.must_sweep = worker.may_hold_forgotten()
 
     def share(self, address: int, size: int) -> None:
         """Where memories lie: `size` bytes of the caller's at this address, which stay for as long as `apply` is called."""
@@ -57,8 +62,14 @@ class BatchedUpdates:
             return FAILED + traceback.format_exc().encode()
 
     def control(self, message: bytes) -> bytes:
-        """Heed a control message between two batches; the answer is what to keep as broadcast state, if that changes."""
+        """Heed a control message between two batches; the answer is what to keep as broadcast state, if that changes.
+
+        Or it is FORGET and a user: who has their memory calls `forget`.
+        """
         try:
+            asked = control.read_forget(message)
+            if asked is not None:
+                return self._ask_to_forget(asked)
             kept = self._worker.deployment.take(message)
         except Exception as error:
             self._worker.report(error)
@@ -67,10 +78,46 @@ class BatchedUpdates:
             self._updater = _updater_of(self._worker)
         return OK + kept
 
+    def forget(self, log_time_ms: int) -> bytes:
+        """The record to send when the memory of the user asked for last is removed; empty: it is of a later life, and stays.
+
+        `log_time_ms` is that of the memory, NO_TIME where there is none. Whatever of the user is still to come from the log up
+        to there, or up to where the message says, does not count: `uic user forget` reads in the record how far that is.
+        """
+        asked, forgotten = self._asked, self._worker.forgotten
+        if asked is None or not forgotten.is_gone(asked.user, log_time_ms):
+            return b""
+        until_ms = max(asked.until_ms, log_time_ms)
+        forgotten.heed(asked.user, until_ms)
+        return outgoing.forgotten(asked.user, asked.token, until_ms)
+
+    def forgotten_until(self, users: bytes) -> bytes:
+        """For each user (length, 4 bytes; id) the log time (8 bytes) up to which nothing of theirs counts, or NO_TIME."""
+        untils, at = [], 0
+        while at < len(users):
+            end = at + 4 + int.from_bytes(users[at : at + 4], "little")
+            until_ms = self._worker.forgotten.until_ms(users[at + 4 : end].decode())
+            untils.append(NO_TIME if until_ms is None else until_ms)
+            at = end
+        return struct.pack(f"<{len(untils)}q", *untils)
+
+    def _ask_to_forget(self, asked: Forget) -> bytes:
+        if not self._worker.is_addressed(asked.to):
+            return OK
+        self._worker.forgotten.refresh()
+        self._asked = asked
+        return FORGET + asked.user.encode()
+
     def _apply(self, request: bytes) -> bytes:
         split = _split(request, self.blob_size)
+        arrived = len(split.arrivals)
+        if not self._worker.forgotten.is_empty:
+            split = self._without_forgotten(split)
         users = split.users
         done = self._update(split)
+        if arrived > len(split.arrivals):
+            # Counted alone: a letter would keep what is to be forgotten.
+            done.outcomes[FORGOTTEN] = arrived - len(split.arrivals)
         letters = []
         for event, kind, reason, detail in done.left:
             place = wire.unpack(request[split.wires[event]])
@@ -88,6 +135,24 @@ class BatchedUpdates:
         self._worker.count(done.outcomes, [arrival.log_time_ms for arrival in split.arrivals], done.step_s, moved)
         numbers = (len(done.changed), len(records), *done.changed, *map(len, records))
         return b"".join((OK, struct.pack(f"<{len(numbers)}i", *numbers), *records))
+
+    def _without_forgotten(self, split: "_Split") -> "_Split":
+        """The batch without what does not count any more, memories and events."""
+        found = ((place, self._worker.forgotten.until_ms(user)) for place, user in enumerate(split.users))
+        untils_ms = {place: until_ms for place, until_ms in found if until_ms is not None}
+        if not untils_ms:
+            return split
+        size, shared = self.blob_size, []
+        for at, place in enumerate(split.shared):
+            blob = bytes(self._memories[at * size : (at + 1) * size])
+            if place in untils_ms and read_header(blob).log_time_ms <= untils_ms[place]:
+                continue
+            self._memories[len(shared) * size : (len(shared) + 1) * size] = blob
+            shared.append(place)
+        counts = [each.user not in untils_ms or each.log_time_ms > untils_ms[each.user] for each in split.arrivals]
+        return split._replace(
+            shared=shared, arrivals=list(compress(split.arrivals, counts)), wires=list(compress(split.wires, counts))
+        )
 
     def _update(self, split: "_Split") -> BatchUpdate:
         packed = self._memories[: len(split.shared) * self.blob_size]

@@ -7,6 +7,7 @@ none), value, number of headers (1); each header: length of its name (1), name, 
 import struct
 
 from uic.letters import Letter
+from uic.store.apply import FORGET_HEADER
 
 SNAPSHOT, LATE, DEAD = 0, 1, 2
 _KINDS = {"late": LATE, "dead": DEAD}
@@ -19,6 +20,16 @@ def snapshot(user_id: str, blob: bytes | None) -> bytes:
     '00 01 00 00 00 75 ff ff ff ff 00'
     """
     return b"".join((bytes([SNAPSHOT]), _sized(user_id.encode()), _sized(blob), b"\0"))
+
+
+def forgotten(user_id: str, token: str, until_ms: int) -> bytes:
+    """Nothing may stay of this user, of whom nothing counts up to this log time.
+
+    >>> forgotten("u", "t", 7).hex(" ")
+    '00 01 00 00 00 75 ff ff ff ff 01 06 66 6f 72 67 65 74 03 00 00 00 74 20 37'
+    """
+    name, value = FORGET_HEADER.encode(), f"{token} {until_ms}".encode()
+    return b"".join((snapshot(user_id, None)[:-1], bytes([1, len(name)]), name, _sized(value)))
 
 
 def letter(letter: Letter, log_time_ms: int) -> bytes | None:

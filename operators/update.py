@@ -20,6 +20,7 @@ from uic.event import parse_event
 from uic.letters import Letter
 
 _APPLIED = {"applied": 1}
+_FORGOTTEN = {"forgotten": 1}
 
 
 class _Updates:
@@ -55,6 +56,9 @@ class _Updates:
         worker = self._worker
         user_id = ctx.get_current_key()
         log_time_ms = arrived.log_time_ms
+        if worker.forgotten.is_gone(user_id, log_time_ms):
+            worker.count(_FORGOTTEN, (log_time_ms,), 0.0, 0)
+            return []
         try:
             event = parse_event(
                 arrived.payload, now_ms=log_time_ms, accepted=worker.accepted, max_ahead_ms=worker.max_ahead_ms, key=user_id
@@ -63,7 +67,7 @@ class _Updates:
                 worker.quarantine.check(event, log_time_ms)
         except InvalidEvent as error:
             return self._leave("dead", error.reason, str(error), user_id, arrived)
-        blob = self._memory.value()
+        blob = self._remembered(user_id)
         started = time.perf_counter()
         update = worker.updater.update(blob, event, log_time_ms=log_time_ms, accepts_late=arrived.accepts_late)
         step_s = time.perf_counter() - started
@@ -81,7 +85,7 @@ class _Updates:
     def on_timer(self, timestamp: int, ctx: Any) -> Iterable[bytes]:  # a PyFlink context
         """Either the log has come to where memories are published again, and this one was not; or the user may be idle: one
         timer a user, moved on when it comes."""
-        blob = self._memory.value()
+        blob = self._remembered(ctx.get_current_key())
         if blob is None:
             return []
         log_time_ms = read_header(blob).log_time_ms
@@ -96,6 +100,14 @@ class _Updates:
             return []
         self._memory.clear()
         return self._worker.publisher.departure(ctx.get_current_key())
+
+    def _remembered(self, user_id: str) -> bytes | None:
+        """The memory of the current key; what a savepoint brings back of somebody forgotten goes as soon as it is seen."""
+        blob: bytes | None = self._memory.value()
+        if blob is None or not self._worker.forgotten.is_gone(user_id, read_header(blob).log_time_ms):
+            return blob
+        self._memory.clear()
+        return None
 
     def _leave(self, kind: str, reason: str, detail: str, user_id: str, arrived: wire.Wire) -> list[bytes]:
         letter = Letter(arrived.source, arrived.offset, kind, reason, detail, user_id, arrived.payload)

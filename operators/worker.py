@@ -18,6 +18,8 @@ from operators.settings import UpdateSettings
 from uic.artefact import write_atomically
 from uic.bundle import Bundle
 from uic.errors import CorruptMemory, EnvironmentProblem
+from uic.forgetting import FILE as FORGOTTEN_FILE
+from uic.forgetting import Forgotten
 from uic.letters import LetterBox
 from uic.quarantine import Quarantine
 from uic.store.rocksdb import RocksStore
@@ -25,6 +27,7 @@ from uic.update import Outcome, Updater
 
 # One file a worker, as Prometheus' file_sd_configs reads them: workers of one machine cannot all have one port.
 METRICS_FOLDER = "metrics"
+_LONGEST_CHECKPOINT_S = 3600.0
 
 
 class Worker:
@@ -41,6 +44,7 @@ class Worker:
         self.quarantine = None if settings.quarantine is None else Quarantine.read(Path(settings.quarantine))
         self.max_ahead_ms = settings.max_ahead_ms
         try:
+            self.forgotten = Forgotten(self._job_dir / FORGOTTEN_FILE)
             self._metrics = self._serve_metrics()
             self.deployment = Deployment(settings, saved=saved, subtask=subtask, metrics=self._metrics)
             self.publisher = self._open_publisher(self.deployment.model.bundle)
@@ -92,6 +96,23 @@ class Worker:
         if self._settings.store is not None and self._pace.is_due():
             counts = {outcome.value: self._outcomes[outcome.value] for outcome in Outcome}
             progress.write(self._job_dir / progress.UPDATE_FILE, progress.UpdateProgress(run=self._settings.run, **counts))
+
+    def is_addressed(self, to: str) -> bool:
+        """Whether a control message to this address is meant for this start of this job."""
+        return to == self._settings.address
+
+    def may_hold_forgotten(self) -> bool:
+        """Whether what this operator was restored from may be older than the last forgetting.
+
+        A checkpoint may take long from its barrier to its end: what ended within an hour after is taken for older.
+        """
+        if self.forgotten.is_empty:
+            return False
+        with suppress(OSError):
+            if self.checkpoint is not None:
+                restored_s = (Path(self.checkpoint) / "_metadata").stat().st_mtime
+                return restored_s < self.forgotten.path.stat().st_mtime + _LONGEST_CHECKPOINT_S
+        return True
 
     def report(self, error: BaseException) -> None:
         """Leave the reason where launcher and `uic job` look; a memory that cannot be used condemns its checkpoint."""

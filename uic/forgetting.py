@@ -135,7 +135,7 @@ class Forgotten:
         until_ms, later, asked_ms = content["until_ms"], content["later"], content["asked_ms"]
         if later not in ("anew", "drop") or not isinstance(asked_ms, int) or not isinstance(until_ms, int | None):
             raise ValueError(content)
-        self._entries[bytes.fromhex(str(content["user"]))] = Entry(until_ms, later, asked_ms)  # type: ignore[arg-type]  # asked above
+        self._entries[bytes.fromhex(str(content["user"]))] = Entry(until_ms, later, asked_ms)
 
     def _find(self, user_id: str) -> int | None:
         entry = self._entries.get(self._hash(user_id))
