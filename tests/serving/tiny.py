@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -78,8 +78,9 @@ class Server:
 
     def _read(self) -> None:
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self._new.put(json.loads(line))
+        with suppress(ValueError):  # closed, since the test is over
+            for line in self.process.stdout:
+                self._new.put(json.loads(line))
         self._new.put(None)
 
     def wait_for(self, event: str) -> dict[str, Any]:
@@ -88,7 +89,8 @@ class Server:
             self.lines.append(line)
             if line.get("event") == event:
                 return line
-        raise AssertionError(f"the server ended without {event!r}; it said {self.lines}")
+        assert self.process.stderr is not None
+        raise AssertionError(f"the server ended without {event!r}; it said {self.lines} and {self.process.stderr.read()!r}")
 
     def end(self) -> int:
         """Ask it to stop; its exit code. All its lines are in `lines` then."""
@@ -101,23 +103,34 @@ class Server:
 
 
 @contextmanager
-def serving(bundle: Path, store: Path, **settings: object) -> Iterator[Server]:
-    """A server that is ready; `settings` are those of `serve` in uic.yaml."""
-    environment = {f"UIC__SERVE__{name.upper()}": str(value) for name, value in {"drain_s": 0, **settings}.items()}
+def started(bundle: Path, store: Path, **settings: object) -> Iterator[subprocess.Popen[bytes]]:
+    """The process of a server; `settings` are those of `serve` in uic.yaml."""
+    asked = {"host": "localhost", "port": 0, "drain_s": 0, **settings}
     process = subprocess.Popen(
-        [sys.executable, "-m", "jobs.cli", "serve", "--bundle", bundle, "--store", store, "--host", "localhost", "--port", "0"],
+        [sys.executable, "-m", "jobs.cli", "serve", "--bundle", bundle, "--store", store],
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         cwd=store.parent,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        env={**os.environ, "PYTHONPATH": str(ROOT)} | {f"UIC__SERVE__{name.upper()}": str(asked[name]) for name in asked},
     )
     try:
-        server = Server(process)
-        server.wait_for("bundle")
-        yield server
+        yield process
     finally:
         if process.poll() is None:
             process.kill()
         process.wait()
+        for stream in (process.stdout, process.stderr):
+            assert stream is not None
+            stream.close()
+
+
+@contextmanager
+def serving(bundle: Path, store: Path, **settings: object) -> Iterator[Server]:
+    """A server that is ready."""
+    with started(bundle, store, **settings) as process:
+        server = Server(process)
+        server.wait_for("bundle")
+        yield server
 
 
 def _score_graph(size: int, features: int, shift: float) -> bytes:
