@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from jobs.settings import Settings
-from uic.errors import BadInput
 
 
 def serve_command(
@@ -36,8 +35,6 @@ def serve_command(
 
     settings: Settings = ctx.obj
     asked = settings.serve
-    if (asked.certificate is None) != (asked.key is None):
-        raise BadInput("serve.certificate and serve.key: TLS wants both, got one")
     logging.basicConfig(level=logging.WARNING, handlers=[JsonLines()])
     logging.getLogger("uic").setLevel(logging.INFO)
     limits = Limits(

@@ -9,10 +9,20 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from uic.clock import Days
@@ -175,6 +185,12 @@ class ServeSettings(_Section):
     refresh_s: float = Field(0.1, gt=0, le=60, description="how often to see what the store's writers have written")
     watch_s: float | None = Field(None, gt=0, description="how often to look whether the bundle's path points elsewhere")
     drain_s: float = Field(5.0, ge=0, le=600, description="after SIGTERM: how long to answer on while callers go elsewhere")
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> Self:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("TLS wants certificate and key, got one of them")
+        return self
 
 
 class Settings(BaseSettings):

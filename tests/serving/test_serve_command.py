@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -197,19 +197,38 @@ def test_a_server_that_is_told_to_end_answers_what_it_took(first: Bundle, store:
     assert sum(line["users"] for line in asked) == len(load.answers) + 1
 
 
-def test_a_damaged_memory_in_the_store_is_marked_and_never_scored_from(first: Bundle, store: Path) -> None:
-    written = RocksStore.create_or_open(store, first.identity)
+@pytest.fixture(scope="module")
+def shared(first: Bundle, root: Path) -> Iterator[tiny.Server]:
+    """A server whose store has a damaged memory."""
+    memories = {"high": tiny.memory(first, 0.5)}
+    written = RocksStore.create_or_open(tiny.make_store(root / "shared", first, memories), first.identity)
     blob = bytearray(first.codec.encode(tiny.memory(first, 3.0)))
     blob[100] ^= 1
     assert written.write("damaged", bytes(blob))
     written.close()
-    with tiny.serving(first.path, store) as server, ScoreClient(server.url) as client:
+    with tiny.serving(first.path, root / "shared", time_s=2) as server:
+        yield server
+
+
+def test_a_damaged_memory_in_the_store_is_marked_and_never_scored_from(shared: tiny.Server) -> None:
+    with ScoreClient(shared.url, timeout_s=WITHIN_S) as client:
         users = client.score_users([("damaged", CANDIDATES), ("high", CANDIDATES), ("nobody", CANDIDATES)]).users
-        assert [(user.found, user.why) for user in users] == [("incompatible", "checksum"), ("live", None), ("initial", None)]
-        assert users[0].probabilities == users[2].probabilities
-        assert users[1].probabilities == pytest.approx(formula(0.5), abs=1e-6)
-        metrics = httpx.get(f"{server.url}/metrics").text
-        assert 'uic_serve_incompatible_total{why="checksum"} 1.0' in metrics
+    assert [(user.found, user.why) for user in users] == [("incompatible", "checksum"), ("live", None), ("initial", None)]
+    assert users[0].probabilities == users[2].probabilities
+    assert users[1].probabilities == pytest.approx(formula(0.5), abs=1e-6)
+    assert 'uic_serve_incompatible_total{why="checksum"} 1.0' in httpx.get(f"{shared.url}/metrics").text
+
+
+def test_a_caller_that_sends_half_a_request_is_not_waited_for(shared: tiny.Server) -> None:
+    port = int(shared.url.rpartition(":")[2])
+    half_a_request = b"POST /v1/score HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{"
+    with socket.create_connection(("localhost", port), timeout=WITHIN_S) as half:
+        half.sendall(half_a_request)
+        with socket.create_connection(("localhost", port), timeout=WITHIN_S) as gone:
+            gone.sendall(half_a_request)
+        with ScoreClient(shared.url) as client:
+            assert client.score("high", CANDIDATES).found == "live"
+        assert half.recv(4096).startswith(b"HTTP/1.1 408")
 
 
 def test_twice_what_it_can_do_is_shed_quickly_and_the_rest_is_answered(first: Bundle, store: Path) -> None:
@@ -231,18 +250,6 @@ def test_twice_what_it_can_do_is_shed_quickly_and_the_rest_is_answered(first: Bu
         assert {status for status, _ in told} == {200, 503}
         assert 'outcome="overloaded"' in httpx.get(f"{server.url}/metrics").text
         assert server.end() == 0
-
-
-def test_a_caller_that_sends_half_a_request_is_not_waited_for(first: Bundle, store: Path) -> None:
-    with tiny.serving(first.path, store, time_s=0.3) as server:
-        port = int(server.url.rpartition(":")[2])
-        with socket.create_connection(("localhost", port), timeout=WITHIN_S) as half:
-            half.sendall(b"POST /v1/score HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
-            assert half.recv(4096).startswith(b"HTTP/1.1 408")
-        with socket.create_connection(("localhost", port), timeout=WITHIN_S) as gone:
-            gone.sendall(b"POST /v1/score HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
-        with ScoreClient(server.url) as client:
-            assert client.score("low", CANDIDATES).found == "live"
 
 
 def test_tls_and_token(first: Bundle, store: Path, tmp_path: Path) -> None:
@@ -271,7 +278,6 @@ def test_a_server_that_cannot_start_says_why_in_one_line(first: Bundle, store: P
         wrong = [
             (ended(foreign, store), "StoreMismatch: "),
             (ended(first.path, store, port=taken.getsockname()[1]), "EnvironmentProblem: serve: port "),
-            (ended(first.path, store, key=tmp_path / "key.pem"), "BadInput: serve.certificate and serve.key: TLS wants both"),
         ]
     for (code, said), begins in wrong:
         assert code == 2
@@ -283,4 +289,10 @@ def test_a_server_that_cannot_start_says_why_in_one_line(first: Bundle, store: P
 def test_tokens_do_not_belong_in_a_file(tmp_path: Path, name: str) -> None:
     (tmp_path / "uic.yaml").write_text(f"serve:\n  {name}: secret\n")
     with pytest.raises(BadInput, match=rf"serve\.{name}: a secret .* set UIC__SERVE__{name.upper()}"):
+        load_settings(tmp_path / "uic.yaml")
+
+
+def test_half_of_tls_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "uic.yaml").write_text("serve:\n  key: key.pem\n")
+    with pytest.raises(BadInput, match=r"serve: .*TLS wants certificate and key, got one of them"):
         load_settings(tmp_path / "uic.yaml")
