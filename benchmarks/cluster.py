@@ -21,8 +21,8 @@ from jobs.topics import connect, wanted
 from uic.errors import JobError
 
 _WAIT_S = 900.0
-# One size for all runs: what 1M users need on the heap, and what RocksDB wants beside it. Large pages, as the runbook advises for
-# large heaps: a memory is 3 kB somewhere in gigabytes, and finding its pages took longer than copying it.
+# One size for all runs: what 1M users need on the heap, and what RocksDB wants beside it. Large pages, as the runbook advises
+# for large heaps: a memory is 3 kB somewhere in gigabytes, and finding its pages took longer than copying it.
 _FLINK = {
     "taskmanager.memory.process.size": "12g",
     "taskmanager.memory.managed.size": "4g",

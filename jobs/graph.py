@@ -73,8 +73,8 @@ def kafka_graph(environment: StreamExecutionEnvironment, topics: KafkaTopics, up
     jvm = get_gateway().jvm
     watermarks = jvm.org.apache.flink.api.common.eventtime.WatermarkStrategy
     # Watermarks are for idle users and for the end of a silence. Log time never runs backwards within a partition. A silence
-    # must end though a partition has nothing more: what comes there is later. Users are not to leave by such a guess: with them,
-    # the end of a silence waits for every partition.
+    # must end though a partition has nothing more: what comes there is later. Users are not to leave by such a guess: where
+    # they may, the end of a silence waits for every partition.
     silent = update.silent_before_ms > 0
     leaves = update.rules.idle_after_ms is not None
     strategy = watermarks.forMonotonousTimestamps() if leaves or silent else watermarks.noWatermarks()
