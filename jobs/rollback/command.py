@@ -148,6 +148,8 @@ def _print_report(report: "Report") -> None:
     ]
     for name, value in rows:
         typer.echo(f"{name:<10} {value}")
+    if report.unverified is not None:
+        typer.echo(f"unverified {report.unverified}")
     for user, why in list(report.differing.items())[:20]:
         typer.echo(f"  user {user!r}: {why}")
 

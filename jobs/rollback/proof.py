@@ -38,7 +38,8 @@ class Report:
 
     left       those of them that were not applied, by the reason of their letter (a rule of the quarantine, or what it was)
     absent     users who are not readable, all of whose events from the cut on were left out by a rule
-    verified   users of the sample, `differing` those whose memory is not what it must be; `tied`: told apart by nothing
+    verified   users of the sample, `differing` those whose memory is not what it must be; `tied`: told apart by nothing;
+               `unverified`: why nobody was verified, where the log does not go back to the cut any more
     """
 
     day: str
@@ -53,6 +54,7 @@ class Report:
     verified: int
     tied: int
     differing: Mapping[str, str]
+    unverified: str | None = None
 
     @property
     def holds(self) -> bool:

@@ -154,7 +154,11 @@ class Run:
             rules(stream.lateness_s, stream.idle_after_s, accept_late=on.accept_late),
             not_before_ms=None if stream.not_before is None else in_ms(stream.not_before),
         )
-        differing, tied = verify(self._settings, journal, judged, self._quarantine(plan), memories, stores)
+        unverified = None
+        try:
+            differing, tied = verify(self._settings, journal, judged, self._quarantine(plan), memories, stores)
+        except BadInput as error:  # retention has gone beyond the cut meanwhile; the rollback is done all the same
+            memories, differing, tied, unverified = {}, {}, 0, str(error)
         return Report(
             day=plan.day.isoformat(),
             generation=plan.generation,
@@ -168,6 +172,7 @@ class Run:
             verified=len(memories),
             tied=tied,
             differing=differing,
+            unverified=unverified,
         )
 
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 KINDS: tuple["Kind", ...] = ("dead", "late")
 _SLOTS_S = 60.0
 _UPDATE = "update memory"
-# With a control stream beside the events, the second is that of both, and the control stream has none.
-_WATERMARKS = ("currentInput1Watermark", "currentInputWatermark")
+# Of what comes out: timers have fired by then. Of what comes in, Flink tells that of the control stream too, which has none.
+_WATERMARK = ".update_memory.currentOutputWatermark"
 
 
 class Job(Protocol):
@@ -195,12 +195,8 @@ class ClusterJob:
         vertex = cluster.job(on.job_id).vertex(_UPDATE)
         if vertex is None:
             return None
-        found = cluster.subtask_metrics(on.job_id, vertex.id, "Watermark")
-        for wanted in _WATERMARKS:
-            values = {name.partition(".")[0]: int(float(value)) for name, value in found.items() if name.endswith(f".{wanted}")}
-            if values:
-                return min(values.values()) if len(values) == vertex.parallelism else None
-        return None
+        found = [int(value) for value in cluster.subtask_metrics(on.job_id, vertex.id, _WATERMARK).values()]
+        return min(found) if len(found) == vertex.parallelism else None
 
     def settled(self) -> None:
         with self._folder.locked(30, lambda _: None):
