@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from jobs.rollback.find_command import find_command
 from uic.errors import BadInput
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from jobs.settings import Settings
 
 rollback_app = typer.Typer()
+rollback_app.command("find")(find_command)
 _SHOW_EVERY_S = 5.0
 
 
