@@ -13,7 +13,7 @@ import typer
 import yaml
 from pydantic import BaseModel, SecretStr, TypeAdapter
 
-from jobs.settings import DEFAULT_FILE, Settings
+from jobs.settings import DEFAULT_FILE, SECRETS, Settings
 from uic.variant import Variant
 
 config_app = typer.Typer(help="The settings: what uic.yaml may say, and what counts.", no_args_is_help=True)
@@ -75,7 +75,10 @@ def schema() -> Json:
     content: Json = Settings.model_json_schema()
     sections = content["$defs"]
     # A secret in the file is refused, also by the loader.
-    del sections["KafkaSettings"]["properties"]["password"]
+    for section, secret in SECRETS:
+        kind = Settings.model_fields[section].annotation
+        assert kind is not None
+        del sections[kind.__name__]["properties"][secret]
     sections["ModelSettings"]["properties"]["switches"] |= _fields_of(Variant, leaving={"preset"})
     if find_spec("torch") is not None:
         from model.training.config import TrainConfig

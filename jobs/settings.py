@@ -31,7 +31,7 @@ from uic.variant import Variant, preset
 
 DEFAULT_FILE = Path("uic.yaml")
 _ENVIRONMENT = "UIC__"
-_SECRETS = (("kafka", "password"), ("serve", "token"), ("serve", "admin_token"))
+SECRETS = (("kafka", "password"), ("serve", "token"), ("serve", "admin_token"))
 
 
 def _from_text(section: Any) -> Any:  # whatever the file or the environment has in this place
@@ -238,9 +238,9 @@ def load_settings(path: Path | None) -> Settings:
     flink = content.get("flink")
     if isinstance(flink, dict):
         content["flink"] = {str(key): _flink_text(key, value) for key, value in flink.items()}
-    for section, secret in _SECRETS:
+    for section, secret in SECRETS:
         found = content.get(section)
-        if isinstance(found, dict) and secret in found:
+        if isinstance(found, dict) and found.get(secret) is not None:
             variable = f"{_ENVIRONMENT}{section.upper()}__{secret.upper()}"
             raise BadInput(f"{path}: {section}.{secret}: a secret does not belong in a file; set {variable} in the environment")
     _check_sections(os.environ)
