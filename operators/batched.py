@@ -142,7 +142,8 @@ class BatchedUpdates:
         untils_ms = {place: until_ms for place, until_ms in found if until_ms is not None}
         if not untils_ms:
             return split
-        size, shared = self.blob_size, []
+        size = self.blob_size
+        shared: list[int] = []
         for at, place in enumerate(split.shared):
             blob = bytes(self._memories[at * size : (at + 1) * size])
             if place in untils_ms and read_header(blob).log_time_ms <= untils_ms[place]:
