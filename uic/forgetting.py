@@ -6,7 +6,8 @@
 `user` is a keyed hash of the user's id: the file names nobody. Nothing of the user counts that the log took in at `until_ms` or
 before: neither an event, whichever replay brings it, nor a memory, from whichever savepoint it comes. So a rollback need not
 know whom it would bring back. Later events are a new user's. Without `until_ms` there is no later, and those are dropped too:
-for good where `later` is "drop"; where it is "anew", until it has been found out how far the old life reached.
+for good where `later` is "drop"; where it is "anew", until it has been found out how far the old life reached. The latest of
+several times counts: what was once forgotten stays so.
 
 Lines are only ever appended, each in one write that is on the disk before anything relies on it; one that was cut off by a
 death has no end of line and does not count.
@@ -56,6 +57,7 @@ class Forgotten:
         self._salt = b""
         self._read_to = 0
         self._entries: dict[bytes, Entry] = {}
+        self._furthest_ms: dict[bytes, int] = {}
         self._look_up = lru_cache(_REMEMBERED)(self._find)
         self.refresh()
 
@@ -108,7 +110,8 @@ class Forgotten:
         """Take this for said already, by whoever is about to write it down."""
         entry = self.entry(user_id)
         if entry is not None and entry.is_open:
-            self._entries[self._hash(user_id)] = entry._replace(until_ms=until_ms)
+            user = self._hash(user_id)
+            self._entries[user] = entry._replace(until_ms=max(until_ms, self._furthest_ms.get(user, until_ms)))
             self._look_up.cache_clear()
 
     def _take(self, file: BinaryIO) -> None:
@@ -135,7 +138,10 @@ class Forgotten:
         until_ms, later, asked_ms = content["until_ms"], content["later"], content["asked_ms"]
         if later not in ("anew", "drop") or not isinstance(asked_ms, int) or not isinstance(until_ms, int | None):
             raise ValueError(content)
-        self._entries[bytes.fromhex(str(content["user"]))] = Entry(until_ms, later, asked_ms)
+        user = bytes.fromhex(str(content["user"]))
+        if until_ms is not None:
+            until_ms = self._furthest_ms[user] = max(until_ms, self._furthest_ms.get(user, until_ms))
+        self._entries[user] = Entry(until_ms, later, asked_ms)
 
     def _find(self, user_id: str) -> int | None:
         entry = self._entries.get(self._hash(user_id))
