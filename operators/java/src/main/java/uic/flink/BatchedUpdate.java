@@ -1,5 +1,6 @@
 package uic.flink;
 
+import java.io.ByteArrayOutputStream;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.nio.charset.StandardCharsets;
@@ -9,6 +10,9 @@ import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.atomic.AtomicInteger;
+import java.util.stream.Collectors;
+import java.util.stream.Stream;
+import org.apache.flink.api.common.TaskInfo;
 import org.apache.flink.api.common.state.ValueState;
 import org.apache.flink.api.common.state.ValueStateDescriptor;
 import org.apache.flink.api.common.typeinfo.PrimitiveArrayTypeInfo;
@@ -58,7 +62,10 @@ public abstract class BatchedUpdate extends AbstractStreamOperator<Row> implemen
                     "importlib.invalidate_caches()");
     private static final int OK = 0;
     private static final int CORRUPT_MEMORY = 2;
+    private static final int FORGET = 3;
+    private static final int SWEPT_AT_ONCE = 10_000;
     private static final int LOG_TIME_OFFSET = 48; // in a blob, uic/codec.py
+    private static final long NO_TIME = Long.MIN_VALUE;
 
     private final String python;
     private final String[] shipped;
@@ -166,6 +173,9 @@ public abstract class BatchedUpdate extends AbstractStreamOperator<Row> implemen
         blobSize = ((Number) interpreter.invokeMethod(updates, "__getattribute__", "blob_size")).intValue();
         memories = MemorySegmentFactory.allocateUnpooledOffHeapMemory(Math.multiplyExact(capacity, blobSize), this);
         interpreter.invokeMethod(updates, "share", memories.getAddress(), memories.size());
+        if ((Boolean) interpreter.invokeMethod(updates, "__getattribute__", "must_sweep")) {
+            sweep();
+        }
     }
 
     /** An element needs no key set for it: its state is read at the flush. Hashing rows was a third of the time spent in Java. */
@@ -241,11 +251,64 @@ public abstract class BatchedUpdate extends AbstractStreamOperator<Row> implemen
     protected final byte[] control(byte[] message) throws Exception {
         flush();
         byte[] answer = (byte[]) interpreter.invokeMethod(updates, "control", (Object) message);
+        if (answer[0] == FORGET) { // and whom
+            forget(new String(answer, 1, answer.length - 1, StandardCharsets.UTF_8));
+            return new byte[0];
+        }
         if (answer[0] != OK) {
             String why = new String(answer, 1, answer.length - 1, StandardCharsets.UTF_8);
             throw new FlinkRuntimeException("a control message could not be heeded:\n" + why);
         }
         return Arrays.copyOfRange(answer, 1, answer.length);
+    }
+
+    /** A user's memory goes, where this subtask is the one that has it; what Python makes of that is sent. */
+    private void forget(String user) throws Exception {
+        Row key = Row.of(user);
+        int group = KeyGroupRangeAssignment.assignToKeyGroup(key, maxParallelism);
+        TaskInfo task = getRuntimeContext().getTaskInfo();
+        int owner = KeyGroupRangeAssignment.computeOperatorIndexForKeyGroup(
+                maxParallelism, task.getNumberOfParallelSubtasks(), group);
+        if (owner != task.getIndexOfThisSubtask()) {
+            return;
+        }
+        backend.setCurrentKeyAndKeyGroup(key, group);
+        byte[] blob = memory.value();
+        byte[] record = (byte[]) interpreter.invokeMethod(updates, "forget", blob == null ? NO_TIME : logTimeMs(blob));
+        if (record.length > 0) {
+            memory.clear();
+            output.collect(new StreamRecord<>(Row.of(record, null)));
+        }
+    }
+
+    /** Memories that came with an older checkpoint and are of those who were forgotten since: once, before the first event. */
+    private void sweep() throws Exception {
+        List<Row> found;
+        try (Stream<Row> users = backend.getKeys(stateName, VoidNamespace.INSTANCE)) {
+            found = users.collect(Collectors.toList());
+        }
+        for (int start = 0; start < found.size(); start += SWEPT_AT_ONCE) {
+            List<Row> part = found.subList(start, Math.min(start + SWEPT_AT_ONCE, found.size()));
+            ByteArrayOutputStream ids = new ByteArrayOutputStream();
+            for (Row key : part) {
+                byte[] id = ((String) key.getField(0)).getBytes(StandardCharsets.UTF_8);
+                ids.writeBytes(ByteBuffer.allocate(4).order(ByteOrder.LITTLE_ENDIAN).putInt(id.length).array());
+                ids.writeBytes(id);
+            }
+            byte[] answer = (byte[]) interpreter.invokeMethod(updates, "forgotten_until", (Object) ids.toByteArray());
+            ByteBuffer untils = ByteBuffer.wrap(answer).order(ByteOrder.LITTLE_ENDIAN);
+            for (Row key : part) {
+                long until = untils.getLong();
+                if (until == NO_TIME) {
+                    continue;
+                }
+                backend.setCurrentKey(key);
+                byte[] blob = memory.value();
+                if (blob != null && logTimeMs(blob) <= until) {
+                    memory.clear();
+                }
+            }
+        }
     }
 
     protected final void flush() throws Exception {
