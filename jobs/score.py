@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from jobs.forget import forget_command
 from uic.errors import BadInput
 from uic.event import MAX_TEXT_BYTES
 
@@ -31,6 +32,9 @@ AsOfOption = Annotated[str | None, typer.Option(help="The memory as it was when 
 @user_app.callback()
 def _user() -> None:
     """What is remembered of a user."""
+
+
+user_app.command("forget")(forget_command)
 
 
 def score_command(
