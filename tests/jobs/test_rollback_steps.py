@@ -184,10 +184,8 @@ class Cluster:
         self.alive.add(job_id)
         self.killer.tick()
         rules = None if quarantine is None else Quarantine.read(Path(quarantine))
-        changed = {"job_id": job_id}
-        self.now = replace(
-            self.now, run=self.now.run + 1, generation=plan.generation, cluster=replace(self.record()[1], **changed)
-        )
+        on = replace(self.record()[1], job_id=job_id)
+        self.now = replace(self.now, run=self.now.run + 1, generation=plan.generation, cluster=on)
         self.state = counted(EVENTS, plan.offsets)
         self.read = dict(plan.offsets)
         self.apply({each: len(events) for each, events in EVENTS.items()}, silent_before_ms=plan.cut_ms, dropped=rules)
