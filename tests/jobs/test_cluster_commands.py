@@ -113,7 +113,8 @@ def test_a_job_is_told_from_its_start_through_a_lost_worker_to_its_stop_and_its_
     assert shown.code == 0
     assert "0 events not covered by a checkpoint" in shown.out
     (listed,) = json.loads(job("list", "--output", "json").out)
-    assert (listed["id"], listed["name"], listed["state"], listed["running_tasks"]) == (job_id, "uic", "RUNNING", 2)
+    # Both sources, events and control, and the update.
+    assert (listed["id"], listed["name"], listed["state"], listed["running_tasks"]) == (job_id, "uic", "RUNNING", 3)
 
     doctor = uic("--config", world.config, "doctor", "--require", "cluster", "--require", "topics", "--output", "json")
     found = {(each["area"], each["level"]) for each in json.loads(doctor.out)}
