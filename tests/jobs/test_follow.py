@@ -494,13 +494,13 @@ def begun(store: RocksStore, source: Source, *reach: Reach) -> tuple[dict[int, i
 
 def test_a_store_begins_where_it_is_and_a_new_one_at_the_beginning(plain: RocksStore) -> None:
     assert begun(plain, SOURCE, Reach(0, 9), Reach(4, 9)) == ({0: 0, 1: 4}, [])
-    plain.apply({}, {0: 9, 1: 5}, now_ms=0)
+    plain.commit(plain.writing(), {0: 9, 1: 5})
     assert begun(plain, SOURCE, Reach(0, 9), Reach(4, 9)) == ({0: 9, 1: 5}, [])
 
 
 def test_a_partition_that_was_cut_off_is_read_from_its_beginning(plain: RocksStore) -> None:
     plain.follow(SOURCE)
-    plain.apply({}, {0: 9, 1: 5}, now_ms=0)
+    plain.commit(plain.writing(), {0: 9, 1: 5})
     offsets, said = begun(plain, SOURCE, Reach(2, 8), Reach(4, 9))
     assert offsets == {0: 2, 1: 5}
     assert said == ["snapshots-0 ends at 8, the store is at 9: the topic was cut off; it is read from its beginning"]
@@ -509,7 +509,7 @@ def test_a_partition_that_was_cut_off_is_read_from_its_beginning(plain: RocksSto
 @pytest.mark.parametrize("change", [{"cluster_id": "d"}, {"topic_id": "x"}, {"topic": "other"}])
 def test_another_topic_is_read_from_its_beginning(plain: RocksStore, change: dict[str, str]) -> None:
     plain.follow(SOURCE)
-    plain.apply({}, {0: 9, 1: 5}, now_ms=0)
+    plain.commit(plain.writing(), {0: 9, 1: 5})
     offsets, said = begun(plain, SOURCE._replace(**change), Reach(0, 99), Reach(0, 99))  # type: ignore[arg-type]  # all texts
     assert offsets == {0: 0, 1: 0}
     assert len(said) == 1
@@ -520,7 +520,7 @@ def test_another_topic_is_read_from_its_beginning(plain: RocksStore, change: dic
 
 @pytest.mark.parametrize(("away_h", "end", "lines"), [(23, 9, 0), (25, 9, 1), (25, 5, 0)])
 def test_who_was_away_longer_than_deletions_are_kept_is_told(plain: RocksStore, away_h: int, end: int, lines: int) -> None:
-    plain.apply({}, {0: 5}, now_ms=0)
+    plain.commit(plain.writing(), {0: 5})
     said: list[str] = []
     hour_ms = 3_600_000
     warn_of_missed_deletions(plain, SOURCE, {0: Reach(0, end)}, 24 * hour_ms, away_h * hour_ms, said.append)

@@ -134,9 +134,9 @@ def test_the_command_line_takes_what_is_due_once(world: World, tmp_path: Path) -
     assert entry.day == Days(zone).day_of(now_ms()) + timedelta(days=1)
     log = lag.partitions(world.kafka)
     assert (entry.offsets, entry.memories) == ({number: each.end for number, each in log.items()}, USERS)
-    # A topic keeps its events for seven days by default, which is too short for going back seven.
-    short = uic("schedule", "--once", UIC__DAYS__KEPT="7")
-    assert (short.exit_code, "the topic keeps events for 7.0 days" in short.output) == (1, True)
+    # The topic keeps its events for nine days by default, which is too short for going back nine.
+    short = uic("schedule", "--once", UIC__DAYS__KEPT="9")
+    assert (short.exit_code, "the topic keeps events for 9.0 days" in short.output) == (1, True)
     made = uic("create")
     assert made.exit_code == 0, made.output
     identity, savepoint = made.stdout.splitlines()
