@@ -97,6 +97,7 @@ class RocksStore(VersionedStore):
         self.shard = read_shard(db)
         self.generations = Generations((path if self.shard is None else path.parent) / LINEAGE_FILE)
         self._view = view
+        self._written_by = _writer_of(path)
         # What only the writing process changes, it need not read again.
         self._span = self._read_span()
         self._noted = self._read_noted()
@@ -301,13 +302,29 @@ class RocksStore(VersionedStore):
 
     def refresh(self) -> None:
         """Let a reading store see what the writing process has written since."""
-        if self._view is not None:
-            self._db.try_catch_up_with_primary()
+        if self._view is None:
+            return
+        written_by = _writer_of(self._path)
+        if written_by != self._written_by:
+            # The writer was opened anew. RocksDB's secondary does not follow it from one list of files to the next. The one
+            # before is let go of by its last read.
+            folder = Path(tempfile.mkdtemp(dir=self._view))
+            self._db = Rdict(str(self._path), options(), access_type=AccessType.secondary(str(folder)))
+            self._written_by = written_by
+        self._db.try_catch_up_with_primary()
 
     def close(self) -> None:
         self._db.close()
         if self._view is not None:
             shutil.rmtree(self._view, ignore_errors=True)
+
+
+def _writer_of(path: Path) -> str:
+    """The name of the list of files that the writing process has begun; each opening begins one."""
+    try:
+        return (path / "CURRENT").read_text()
+    except OSError:  # being replaced, or not made yet
+        return ""
 
 
 def _kept_of(user: bytes) -> bytes:
