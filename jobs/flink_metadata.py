@@ -88,8 +88,8 @@ def _number(data: bytes) -> int:
 def _path(uri: str) -> Path | None:
     """The file that a URI of Flink's names.
 
-    >>> str(_path("file:/tmp/job/a b")), _path("s3://bucket/a")
-    ('/tmp/job/a b', None)
+    >>> str(_path("file:/srv/job/a b")), _path("s3://bucket/a")
+    ('/srv/job/a b', None)
     """
     if not uri.startswith("file:"):
         return None

@@ -183,7 +183,7 @@ def _print(found: "Status", output: str, console: "object") -> None:
     if output == "json":
         typer.echo(json.dumps(found.to_json()))
     else:
-        console.print(table(found))  # type: ignore[attr-defined]
+        console.print(table(found))  # type: ignore[attr-defined]  # rich's Console, loaded by the caller
 
 
 def _time(ms: int) -> str:
