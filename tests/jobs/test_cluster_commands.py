@@ -127,7 +127,7 @@ def test_a_job_is_told_from_its_start_through_a_lost_worker_to_its_stop_and_its_
     world.send(200, 70)
     status = await_status(job, lambda status: status["uncovered"] == 70 and status["problems"])
     assert not status["is_well"]
-    assert any("of 2 steps do not run" in problem and "0 of 0 slots are free" in problem for problem in status["problems"])
+    assert any("of 3 steps do not run" in problem and "0 of 0 slots are free" in problem for problem in status["problems"])
     assert "taskmanager-1.1" in status["failure"]["cause"]
     world.stack.taskmanagers[0].restart()
     status = await_status(job, lambda status: (status["unread"], status["uncovered"]) == (0, 0))
