@@ -17,7 +17,7 @@ from jobs.dev.node import Node
 from jobs.dev.stack import DevStack
 from jobs.produce import produce
 from jobs.settings import KafkaSettings
-from jobs.topics import connect, wanted
+from jobs.topics import connect, partitions_of, wanted
 from uic.errors import JobError
 
 _WAIT_S = 900.0
@@ -104,8 +104,12 @@ class Bench:
         configs[kafka.snapshots] |= _SNAPSHOTS
         admin = connect(kafka)
         there = admin.list_topics(timeout=10).topics
-        new = [NewTopic(n, num_partitions=4, replication_factor=1, config=c) for n, c in configs.items() if n not in there]
-        for future in admin.create_topics(new).values():
+        new = [
+            NewTopic(name, num_partitions=partitions_of(kafka, name), replication_factor=1, config=config)
+            for name, config in configs.items()
+            if name not in there
+        ]
+        for future in (admin.create_topics(new) if new else {}).values():
             future.result()
         return kafka
 

@@ -15,6 +15,8 @@ from uic.errors import JobError
 
 RATE = 1000
 _SETTLE_S = 5.0
+# At this rate batches are smaller than in the warm-up before, and the JVM compiles once more.
+_AT_RATE_S = 20.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +32,7 @@ class Latency:
 
 
 def latency(bench: Bench, *, users: int, warm: int, seconds: float, interval_s: float) -> Latency:
-    """`warm` events as fast as they go, so that the JVM has compiled what it will; then RATE a second for `seconds`."""
+    """`warm` events as fast as they go, then RATE a second: for a while, so that the JVM has compiled what it will, and for `seconds`."""
     warm_up = Load(users=users, zipf=None, drawn=warm)
     bench.fill(warm_up)
     kafka = bench.topics(warm_up.name)
@@ -43,7 +45,7 @@ def latency(bench: Bench, *, users: int, warm: int, seconds: float, interval_s: 
         wait_for_events(running, warm_up.total)
         time.sleep(_SETTLE_S)
         started = time.time()
-        events = warm_up.draw(int(RATE * seconds), warm_up.total)
+        events = warm_up.draw(int(RATE * (_AT_RATE_S + seconds)), warm_up.total)
         produced = produce(kafka, iter(events), rate=RATE)
         time.sleep(_SETTLE_S)
     finally:
@@ -53,7 +55,7 @@ def latency(bench: Bench, *, users: int, warm: int, seconds: float, interval_s: 
         running.cluster.cancel(running.job_id)
         bench.drop(kafka.events, kafka.snapshots)
     readable_s, ages_s = np.load(out)
-    ages_ms = 1000 * ages_s[readable_s > started + _SETTLE_S]
+    ages_ms = 1000 * ages_s[readable_s > started + _AT_RATE_S]
     p50, p90, p99 = np.percentile(ages_ms, [50, 90, 99]).tolist()
     return Latency(
         memories=len(ages_ms),
