@@ -57,7 +57,7 @@ def serve_command(
     place = store or settings.store.path
     memories = open_to_read(place)
     try:
-        service = Service(bundle, memories, place, limits)
+        service = Service(bundle, memories, place, limits, open_to_read)
         tokens = Tokens(
             score=None if asked.token is None else asked.token.get_secret_value(),
             admin=None if asked.admin_token is None else asked.admin_token.get_secret_value(),

@@ -2,6 +2,9 @@
 
 The new bundle is opened, compared with the store and warmed beside the old one. Then one assignment makes it the model;
 requests that were begun hold the old one to their end. One that cannot be used is refused, and the old one goes on.
+
+Where the store's readers are sent to another store (uic/store/moved.py), that one and the bundle for it take over in the same
+way, both by the one assignment.
 """
 
 import asyncio
@@ -11,7 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from serving.answer import Memories, answer, founds
 from serving.metrics import ServeMetrics
@@ -19,12 +22,14 @@ from serving.model import Model
 from serving.pool import Pool
 from serving.wire import Refused, ScoreRequest, write_answer
 from uic.bundle import Bundle
-from uic.errors import BundleError, UicError
+from uic.errors import BundleError, StoreMismatch, UicError
 from uic.registry import Registry
+from uic.store import moved
 from uic.store.contract import StoreIdentity
 from uic.store.opening import check_identity
 
 log = logging.getLogger("uic.serve")
+_TRY_AGAIN_S = 5.0
 
 
 class ServedStore(Memories, Protocol):
@@ -34,6 +39,15 @@ class ServedStore(Memories, Protocol):
     def identity(self) -> StoreIdentity: ...
 
     def refresh(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class _Serving(NamedTuple):
+    """What a request is answered from."""
+
+    model: Model
+    store: ServedStore
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,53 +63,101 @@ class Limits:
 
 
 class Service:
-    """The state of a server. `pointer` is where its bundle is, or a link that is set to another one."""
+    """The state of a server. `pointer` is where its bundle is, or a link that is set to another one.
 
-    def __init__(self, pointer: Path, store: ServedStore, store_path: Path, limits: Limits) -> None:
+    `store` stays the caller's to close; `open_store` opens the one that its readers are sent to.
+    """
+
+    def __init__(
+        self,
+        pointer: Path,
+        store: ServedStore,
+        store_path: Path,
+        limits: Limits,
+        open_store: Callable[[Path], ServedStore] | None = None,
+    ) -> None:
         self.pointer = pointer
         self.store = store
         self.limits = limits
+        self._open_store = open_store
+        self._opened: list[ServedStore] = []
         self.metrics = ServeMetrics()
         self.is_ready = False
         self.is_draining = False
         self._store_path = store_path
         self._pool = Pool(threads=limits.threads, waiting=limits.waiting)
         self._loading = threading.Lock()
-        self._model: Model | None = None
+        self._serving: _Serving | None = None
+        self._try_at = 0.0
         self._caught_up = time.monotonic()
         self.metrics.watch(inside=lambda: float(self._pool.inside), behind_s=lambda: time.monotonic() - self._caught_up)
 
     @property
     def model(self) -> Model:
-        if self._model is None:
+        return self._now().model
+
+    def _now(self) -> _Serving:
+        if self._serving is None:
             raise Refused(503, "starting", "the bundle is not ready yet", **{"retry-after": "1"})
-        return self._model
+        return self._serving
 
     def load(self) -> tuple[int, int]:
-        """Take what the pointer points to now; returns its version and the one before (the same where nothing changed).
+        """Take what the pointer points to now, and the store that readers are sent to.
 
-        Raises UicError where it cannot be used; the model is then what it was.
+        Returns the bundle's version and the one before (the same where nothing changed). Raises UicError where it cannot be
+        used; everything is then as it was.
         """
         with self._loading:
-            before = self._model
+            before = None if self._serving is None else self._serving.model
+            store, path = self.store, self._store_path
+            pair = None if self._open_store is None else moved.newest(path)
             try:
-                bundle = Bundle.open(self.pointer.resolve())
-                check_identity(self.store.identity, bundle.identity, self._store_path)
-                if before is not None and before.bundle.manifest == bundle.manifest:
+                if pair is not None and self._open_store is not None:
+                    store, path = self._open_store(pair.store), pair.store
+                bundle = self._bundle(store, path, pair)
+                if before is not None and pair is None and before.bundle.manifest == bundle.manifest:
                     return before.version, before.version
                 model = Model(bundle)
                 model.warm(most_users=self.limits.users, most_candidates=self.limits.candidates)
-            except UicError as error:
-                self._refuse(error)
-                raise
             except Exception as error:
                 self._refuse(error)
+                if store is not self.store:
+                    store.close()
+                if isinstance(error, UicError):
+                    raise
                 raise BundleError(f"{self.pointer}: the bundle cannot be used: {error!r}") from error
+            if store is not self.store:
+                # The one before is read by requests that were begun; it is closed in the end.
+                self._opened.append(store)
+                self.store, self._store_path = store, path
+                log.info("store", extra={"facts": {"path": str(path)}})
             self.metrics.bundle(bundle.manifest)
-            self._model = model
+            self._serving = _Serving(model, store)
             self.is_ready = True
             log.info("bundle", extra={"facts": {"bundle_version": model.version, "path": str(bundle.path)}})
             return model.version, (before or model).version
+
+    def _bundle(self, store: ServedStore, path: Path, pair: moved.Pair | None) -> Bundle:
+        """What the pointer points to; where that does not fit the store that readers are sent to, the bundle named with it."""
+        bundle = Bundle.open(self.pointer.resolve())
+        try:
+            check_identity(store.identity, bundle.identity, path)
+        except StoreMismatch:
+            if pair is None:
+                raise
+            bundle = Bundle.open(pair.bundle)
+            check_identity(store.identity, bundle.identity, path)
+        return bundle
+
+    def _follow(self) -> None:
+        """Go where the store's readers are sent, if they are; what cannot be used is tried again later."""
+        if self._open_store is None or time.monotonic() < self._try_at:
+            return
+        try:
+            if moved.where_to(self._store_path) is not None:
+                self.load()
+        except UicError:
+            self._try_at = time.monotonic() + _TRY_AGAIN_S  # told in the log and the metrics; the old pair goes on
 
     def _refuse(self, error: Exception) -> None:
         self.metrics.bundle_refused()
@@ -109,6 +171,7 @@ class Service:
             log.error("store", extra={"facts": {"why": f"{type(error).__name__}: {error}"}})
         else:
             self._caught_up = time.monotonic()
+        self._follow()
 
     def learn(self, registry: Registry) -> None:
         """Of every bundle in the registry, where its training ends: what skew is measured by."""
@@ -130,7 +193,8 @@ class Service:
         def work() -> tuple[bytes, dict[str, Any]]:
             began = time.perf_counter()
             self.metrics.stage("wait", began - submitted)
-            answered = answer(request, self.model, self.store, self.metrics.stage)
+            model, store = self._now()
+            answered = answer(request, model, store, self.metrics.stage)
             scored = time.perf_counter()
             data = write_answer(answered)
             self.metrics.stage("answer", time.perf_counter() - scored)
@@ -147,6 +211,8 @@ class Service:
     def close(self) -> None:
         """Wait for what is being scored; what waits is dropped."""
         self._pool.close()
+        for store in self._opened:
+            store.close()
 
 
 async def every(seconds: float, act: Callable[[], object]) -> None:

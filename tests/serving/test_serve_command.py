@@ -21,6 +21,7 @@ from serving.client import Candidate, NotScored, ScoreClient
 from serving.wire import UserScores
 from uic.bundle import Bundle
 from uic.errors import BadInput
+from uic.store.moved import Pair, move
 from uic.store.rocksdb import RocksStore
 
 CANDIDATES = [Candidate(3, 2), Candidate(1, 1), Candidate(2)]
@@ -296,3 +297,24 @@ def test_half_of_tls_is_refused(tmp_path: Path) -> None:
     (tmp_path / "uic.yaml").write_text("serve:\n  key: key.pem\n")
     with pytest.raises(BadInput, match=r"serve: .*TLS wants certificate and key, got one of them"):
         load_settings(tmp_path / "uic.yaml")
+
+
+def test_all_readers_go_over_to_another_store_and_its_bundle_in_one_moment(first: Bundle, store: Path, tmp_path: Path) -> None:
+    """Memories of another layout: each answer is of one pair, none is a new user's, and none fails."""
+    other = Bundle.open(tiny.make_bundle(tmp_path / "other", version=7, lineage="other", slots=6, shift=2.0))
+    levels = {"low": 1.0, "high": 3.0}
+    beside = tiny.make_store(tmp_path / "beside", other, {user: tiny.memory(other, level) for user, level in levels.items()})
+    expected = {
+        1: {"low": formula(-2.0), "high": formula(0.5)},
+        7: {user: formula(level, shift=2.0) for user, level in levels.items()},
+    }
+    with tiny.serving(first.path, store) as server, Load(server.url) as load:
+        until(lambda: len(load.answers) > 50)
+        move(store, Pair(beside, other.path))
+        until(lambda: sum(version == 7 for version, _ in load.answers) > 50)
+    assert not load.failures
+    for version, user in load.answers:
+        assert user.found == "live"
+        assert user.probabilities == pytest.approx(expected[version][user.user_id], abs=1e-5)
+    with tiny.serving(first.path, store) as restarted, ScoreClient(restarted.url) as client:
+        assert client.score_users([("low", CANDIDATES)]).bundle_version == 7
