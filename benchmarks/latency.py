@@ -32,7 +32,7 @@ class Latency:
 
 
 def latency(bench: Bench, *, users: int, warm: int, seconds: float, interval_s: float) -> Latency:
-    """`warm` events as fast as they go, then RATE a second: for a while, so that the JVM has compiled what it will, and for `seconds`."""
+    """`warm` events as fast as they go, some at RATE, so that the JVM has compiled what it will; then RATE for `seconds`."""
     warm_up = Load(users=users, zipf=None, drawn=warm)
     bench.fill(warm_up)
     kafka = bench.topics(warm_up.name)
