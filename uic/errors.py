@@ -13,6 +13,7 @@
     ├── BundleError               a bundle is incomplete, altered, or does not fit
     ├── StoreError                the online store cannot be used
     │   ├── StoreLocked           another process writes to it
+    │   ├── StoreUnavailable      it does not answer now; the same may be asked again later
     │   └── StoreMismatch         it holds memories of another layout
     ├── JobError                  the streaming job could not start, or died
     └── EnvironmentProblem        this machine lacks something (Java, network, disk, an optional package)
@@ -79,6 +80,10 @@ class StoreError(UicError):
 
 class StoreLocked(StoreError):
     """Another process holds the store open for writing."""
+
+
+class StoreUnavailable(StoreError):
+    """The store does not answer now: it is away, paused, starting or full. What was asked may have been done, or not."""
 
 
 class StoreMismatch(StoreError):

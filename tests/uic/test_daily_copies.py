@@ -6,6 +6,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import redis_started
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -16,7 +17,8 @@ from uic.clock import Days
 from uic.codec import read_header
 from uic.partition import partition_of
 from uic.store.apply import Applier, Snapshot
-from uic.store.contract import InMemoryStore
+from uic.store.contract import InMemoryStore, ReadableStore
+from uic.store.redis_store import RedisStore
 from uic.store.rocksdb import RocksStore
 from uic.store.sharded import ShardedStore, open_to_read
 from uic.store.writing import LEFT
@@ -28,7 +30,7 @@ START_MS = DAYS.begins_ms(date(2026, 4, 20))
 QUARTER_MS = 6 * 3_600_000
 USERS = ["u", "u\0", "é"]
 PARTITIONS = 3
-Store = InMemoryStore | RocksStore | ShardedStore
+Store = InMemoryStore | RocksStore | ShardedStore | RedisStore
 
 
 class Written(NamedTuple):
@@ -280,9 +282,12 @@ class OnRocks(Daily):
         self.store.close()
         self.store = self.open()
 
+    def open_to_read(self) -> ReadableStore:
+        return open_to_read(self.folder / "store")
+
     @rule()
     def another_reader_sees_the_same(self) -> None:
-        reader = open_to_read(self.folder / "store")
+        reader = self.open_to_read()
         assert reader.lineage == self.store.lineage
         for user in USERS:
             assert reader.read(user) == self.model.read(user)
@@ -300,6 +305,19 @@ class OnShards(OnRocks):
         )
 
 
+class InRedis(OnRocks):
+    """The same in Redis."""
+
+    masters = 1
+
+    def open(self) -> Store:
+        name = redis_started.name_of(self.folder)
+        return redis_started.opened(name, IDENTITY, masters=self.masters, zone=ZONE, kept=KEPT)
+
+    def open_to_read(self) -> ReadableStore:
+        return redis_started.opened_to_read(redis_started.name_of(self.folder), masters=self.masters, kept=KEPT)
+
+
 # On disk a failure is not made smaller: that would take minutes, and in memory it nearly always happens too.
 ON_DISK = settings(max_examples=8, stateful_step_count=30, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 
@@ -307,5 +325,7 @@ TestAnyDaysInMemory = Daily.TestCase
 TestAnyDaysInMemory.settings = settings(max_examples=100, stateful_step_count=25)
 TestAnyDaysOnRocks = OnRocks.TestCase
 TestAnyDaysOnRocks.settings = ON_DISK
+TestAnyDaysInRedis = InRedis.TestCase
+TestAnyDaysInRedis.settings = settings(max_examples=20, stateful_step_count=30)
 TestAnyDaysOnShards = OnShards.TestCase
 TestAnyDaysOnShards.settings = ON_DISK

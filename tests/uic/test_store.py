@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import redis_started
 from drawn import SMALL, USER_IDS
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -54,11 +55,19 @@ def blob(sequence: int, number: float = 0.0, generation: int = 0) -> bytes:
     return Codec(LAYOUT).encode(replace(memory, generation=generation))
 
 
+KINDS = ("memory", "rocks", "redis")
+
+
 def open_store(kind: str, path: Path, generation: int = 0) -> OnlineStore:
-    return InMemoryStore(generation) if kind == "memory" else RocksStore.create_or_open(path, IDENTITY, generation=generation)
+    """The store at this path; in Redis, of this name."""
+    if kind == "memory":
+        return InMemoryStore(generation)
+    if kind == "redis":
+        return redis_started.opened(redis_started.name_of(path), IDENTITY, generation=generation)
+    return RocksStore.create_or_open(path, IDENTITY, generation=generation)
 
 
-@pytest.fixture(params=["memory", "rocks"])
+@pytest.fixture(params=KINDS)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OnlineStore]:
     opened = open_store(request.param, tmp_path / "store")
     yield opened
@@ -82,7 +91,7 @@ def test_the_larger_sequence_stays_an_equal_one_overwrites_and_a_smaller_one_is_
 
 
 def test_a_store_stamps_its_own_generation(tmp_path: Path) -> None:
-    for kind in ("memory", "rocks"):
+    for kind in KINDS:
         store = open_store(kind, tmp_path / kind, generation=1)
         assert store.write("u1", blob(900, generation=7))
         assert store.read("u1") == blob(900, generation=1)
@@ -91,9 +100,10 @@ def test_a_store_stamps_its_own_generation(tmp_path: Path) -> None:
         store.close()
 
 
-def test_a_later_generation_replaces_a_larger_sequence_and_an_earlier_one_never(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", KINDS[1:])
+def test_a_later_generation_replaces_a_larger_sequence_and_an_earlier_one_never(tmp_path: Path, kind: str) -> None:
     for generation, sequence, is_written in ((1, 900, True), (2, 3, True), (1, 901, False), (2, 2, False), (2, 3, True)):
-        store = open_store("rocks", tmp_path, generation)
+        store = open_store(kind, tmp_path / "store", generation)
         assert store.write("u1", blob(sequence)) == is_written
         store.close()
 
@@ -224,6 +234,15 @@ class VolatileStore(Store):
         return InMemoryStore(generation=3)
 
 
+class SharedStore(DurableStore):
+    """The same in Redis."""
+
+    def open(self) -> OnlineStore:
+        return redis_started.opened(redis_started.name_of(self.folder), IDENTITY, generation=3)
+
+
+TestAnyInterleavingInRedis = SharedStore.TestCase
+TestAnyInterleavingInRedis.settings = settings(max_examples=15, stateful_step_count=40)
 TestAnyInterleavingOnRocks = DurableStore.TestCase
 TestAnyInterleavingOnRocks.settings = settings(max_examples=15, stateful_step_count=40)
 TestAnyInterleavingInMemory = VolatileStore.TestCase

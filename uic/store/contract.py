@@ -47,6 +47,13 @@ class Source(NamedTuple):
     partitions: int
 
 
+class Position(NamedTuple):
+    """The next offset to apply of one partition, and when the store was told so."""
+
+    offset: int
+    written_ms: int
+
+
 class OnlineStore(Protocol):
     """The latest memory of every user, ready to read, and what it was when each of the last days began."""
 
@@ -104,7 +111,7 @@ class OnlineStore(Protocol):
 
 
 class ReadableStore(OnlineStore, Protocol):
-    """An online store on disk, as a reading process opens it."""
+    """An online store as a reading process opens it."""
 
     @property
     def identity(self) -> StoreIdentity: ...

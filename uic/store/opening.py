@@ -26,7 +26,7 @@ def write_identity(db: Rdict, identity: StoreIdentity, zone: str, shard: Shard |
     db.write(batch)
 
 
-def check_identity(found: StoreIdentity, expected: StoreIdentity, path: Path) -> None:
+def check_identity(found: StoreIdentity, expected: StoreIdentity, path: object) -> None:
     """Raise StoreMismatch unless the store's memories can be used with a bundle of this layout and lineage."""
     if found.layout != expected.layout:
         raise StoreMismatch(
@@ -40,7 +40,7 @@ def check_identity(found: StoreIdentity, expected: StoreIdentity, path: Path) ->
         )
 
 
-def check_zone(found: str, expected: str | None, path: Path) -> None:
+def check_zone(found: str, expected: str | None, path: object) -> None:
     """Raise StoreMismatch where the store's days are those of another zone; None expects none in particular."""
     if expected is not None and found != expected:
         raise StoreMismatch(

@@ -26,14 +26,13 @@ import struct
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from rocksdict import AccessType, Rdict, WriteBatch
 
 from uic.clock import Days
 from uic.codec import read_header
 from uic.errors import BadInput, StoreError
-from uic.store.contract import Shard, Source, StoreIdentity
+from uic.store.contract import Position, Shard, Source, StoreIdentity
 from uic.store.generations import FILE as LINEAGE_FILE
 from uic.store.generations import Generations
 from uic.store.lineage import Cell, Lineage
@@ -67,13 +66,6 @@ _CELL = struct.Struct(">Iq")
 _SEQUENCE = struct.Struct(">Q")
 _BEHIND = b"\xff" * (_CELL.size + 1)
 _OLD_ZONE = "UTC"
-
-
-class Position(NamedTuple):
-    """The next offset to apply of one partition, and when the store was told so."""
-
-    offset: int
-    written_ms: int
 
 
 class RocksStore(VersionedStore):

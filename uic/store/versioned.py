@@ -2,7 +2,7 @@
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import date
 
 from uic.codec import with_generation
@@ -92,20 +92,7 @@ class VersionedStore(ABC):
     def read_before(self, user_id: str, midnight_ms: int | None) -> bytes | None:
         """The same as of a midnight that is kept."""
         user, lineage = user_id.encode(), self.lineage
-        latest = self.latest(user)
-        if midnight_ms is None and not lineage.cuts:
-            return latest
-        cells = []
-        if latest is not None:
-            version = version_of(latest)
-            if midnight_ms is None and lineage.shows(version[0], version[2]):
-                return latest
-            cells.append(self.retention.cell(version))
-        copies = self.copies(user)
-        found = best([*cells, *copies], lineage, midnight_ms)
-        if found is None:
-            return None
-        return latest if found in cells else copies[found] or None
+        return shown(self.latest(user), lambda: self.copies(user), lineage, self.retention, midnight_ms)
 
     def delete(self, user_id: str, *, generation: int | None = None) -> None:
         with self._turn:
@@ -164,6 +151,29 @@ class VersionedStore(ABC):
                 self._swept = None
             self.commit(writing)
             return self._swept is None
+
+
+def shown(
+    latest: bytes | None,
+    copies_of: Callable[[], Mapping[Cell, bytes]],
+    lineage: Lineage,
+    retention: Retention,
+    midnight_ms: int | None,
+) -> bytes | None:
+    """The memory that a read returns of those stored of a user, the latest or as of a midnight; copies are looked up if need be."""
+    if midnight_ms is None and not lineage.cuts:
+        return latest
+    cells = []
+    if latest is not None:
+        version = version_of(latest)
+        if midnight_ms is None and lineage.shows(version[0], version[2]):
+            return latest
+        cells.append(retention.cell(version))
+    copies = copies_of()
+    found = best([*cells, *copies], lineage, midnight_ms)
+    if found is None:
+        return None
+    return latest if found in cells else copies[found] or None
 
 
 def midnight_ms(day: date, retention: Retention, span: Span | None) -> int:

@@ -197,11 +197,11 @@ class Writing:
         active = self.lineage.active
         if generation is not None and active is not None and generation != active:
             return Outcome.FENCED if generation < active else Outcome.UNKNOWN
-        stored = self._latest(user)
+        stored = self.latest_of(user)
         copies = self.copies_of(user)
         if stored is None and not copies:
             return Outcome.TAKEN
-        old = _usable(stored)
+        old = usable_version(stored)
         if self.span is not None:
             if old is not None:
                 cell = self._retention.cell(old)
@@ -244,13 +244,14 @@ class Writing:
                 copies[cell] = value
         return copies
 
-    def _latest(self, user: bytes) -> bytes | None:
+    def latest_of(self, user: bytes) -> bytes | None:
+        """The latest memory as it will be."""
         return self.latest[user] if user in self.latest else self._shelves.latest(user)
 
     def _leave_behind(self, user: bytes, old: Version, cell: Cell, copies: dict[Cell, bytes]) -> None:
         there = copies.get(cell, LEFT)
         if there == LEFT or takes_over(version_of(there), old):
-            blob = self._latest(user)
+            blob = self.latest_of(user)
             assert blob is not None
             self._put(user, cell, blob)
 
@@ -269,7 +270,8 @@ class Writing:
         return NO_TIME if self.span is None else self.span.first_ms
 
 
-def _usable(blob: bytes | None) -> Version | None:
+def usable_version(blob: bytes | None) -> Version | None:
+    """The version of a memory, None where there is none that can be read."""
     try:
         return None if blob is None else version_of(blob)
     except CorruptMemory:

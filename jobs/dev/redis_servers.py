@@ -1,0 +1,142 @@
+"""Redis on the loopback interface, one server or a cluster of masters, for tests and `uic dev`: Debian's `redis-server`."""
+
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+from jobs.dev.node import Node, free_port, listens
+from uic.errors import EnvironmentProblem
+from uic.store.place import Access, RedisUrl
+
+_READY_S = 30.0
+_SLOTS = 16384
+_BASIC = {"bind": "127.0.0.1", "save": "", "appendonly": "no", "daemonize": "no", "protected-mode": "no", "loglevel": "warning"}
+
+
+class RedisServers:
+    """Servers between `start` and `stop`, or as a context manager; `masters` of more than one make a cluster.
+
+    What they hold is gone when a server ends, as `options` may change: {"appendonly": "yes"}. With `tls`, three files (the
+    authority's certificate, the server's, its key), they speak TLS alone.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        masters: int = 1,
+        password: str | None = None,
+        tls: tuple[Path, Path, Path] | None = None,
+        options: Mapping[str, str] | None = None,
+        inherited: tuple[int, ...] = (),
+    ) -> None:
+        self.root = root
+        self._password = password
+        self._tls = tls
+        self._masters = masters
+        self._options = dict(options or {})
+        executable = shutil.which("redis-server")
+        if executable is None:
+            raise EnvironmentProblem("redis-server: not on this machine; on Debian: apt-get install -y redis-server")
+        self._executable = executable
+        self._bus: list[int] = []
+        self.nodes = [self._node(number, inherited) for number in range(masters)]
+
+    def _node(self, number: int, inherited: tuple[int, ...]) -> Node:
+        port = free_port()
+        name = f"redis-{number + 1}"
+        options = {**_BASIC, "port": str(port), "dir": str(self.root / name), **self._options}
+        if self._tls is not None:
+            ca, certificate, key = map(str, self._tls)
+            options |= {"port": "0", "tls-port": str(port), "tls-auth-clients": "no"}
+            options |= {"tls-ca-cert-file": ca, "tls-cert-file": certificate, "tls-key-file": key}
+        if self._masters > 1:
+            # Redis' own choice, 10,000 above the port, may be anybody's.
+            self._bus.append(free_port())
+            options |= {"cluster-enabled": "yes", "cluster-port": str(self._bus[-1]), "cluster-node-timeout": "2000"}
+        if self._password is not None:
+            options |= {"requirepass": self._password, "masterauth": self._password}
+
+        def command(_: int) -> list[str]:
+            (self.root / name).mkdir(parents=True, exist_ok=True)
+            file = self.root / f"{name}.conf"
+            file.touch(mode=0o600)  # a password may stand in it
+            file.write_text("".join(f'{key} "{value}"\n' for key, value in options.items()))
+            return [self._executable, str(file)]
+
+        return Node(
+            name,
+            command=command,
+            environment=os.environ,
+            log=self.root / f"{name}.log",
+            port=port,
+            is_ready=lambda: listens(port),
+            inherited=inherited,
+        )
+
+    def url(self, name: str = "uic", database: int = 0) -> RedisUrl:
+        """A store in these servers."""
+        hosts = tuple(("127.0.0.1", node.port or 0) for node in self.nodes)
+        return RedisUrl(hosts, database, name, is_tls=self._tls is not None, is_cluster=self._masters > 1)
+
+    def access(self, timeout_s: float = 5.0) -> Access:
+        return Access(password=self._password, ca_file=None if self._tls is None else self._tls[0], timeout_s=timeout_s)
+
+    def start(self) -> None:
+        """Start them and wait until they answer; a cluster, until all of its slots are served."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        for node in self.nodes:
+            node.start()
+        for node in self.nodes:
+            node.wait_ready(_READY_S)
+        if self._masters > 1:
+            self._join()
+
+    def _join(self) -> None:
+        edges = [_SLOTS * number // self._masters for number in range(self._masters + 1)]
+        for number, node in enumerate(self.nodes):
+            self._say(node, "CLUSTER ADDSLOTSRANGE", edges[number], edges[number + 1] - 1)
+            self._say(node, "CLUSTER SET-CONFIG-EPOCH", number + 1)
+            if number:
+                self._say(node, "CLUSTER MEET", "127.0.0.1", self.nodes[0].port, self._bus[0])
+        give_up_at = time.monotonic() + _READY_S
+        while not all(self._is_joined(node) for node in self.nodes):
+            if time.monotonic() > give_up_at:
+                raise EnvironmentProblem(f"{self.root}: the servers did not become a cluster within {_READY_S:.0f} s")
+            time.sleep(0.05)
+
+    def _is_joined(self, node: Node) -> bool:
+        info = self._say(node, "CLUSTER INFO")
+        return info["cluster_state"] == "ok" and int(info["cluster_known_nodes"]) == self._masters
+
+    def _say(self, node: Node, *command: str | int | None) -> dict[str, str]:
+        import redis
+
+        access = self.access()
+        tls = {} if access.ca_file is None else {"ssl": True, "ssl_ca_certs": str(access.ca_file)}
+        client = redis.Redis(port=node.port or 0, password=access.password, decode_responses=True, **tls)  # type: ignore[arg-type]  # its stub is of one class of connections
+        try:
+            answer: dict[str, str] = client.execute_command(*command)  # type: ignore[no-untyped-call]  # it has no types
+            return answer
+        finally:
+            client.close()
+
+    def stop(self) -> None:
+        for node in self.nodes:
+            node.ask_to_stop()
+        for node in self.nodes:
+            node.await_stop()
+
+    def __enter__(self) -> "RedisServers":
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()

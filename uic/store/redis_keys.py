@@ -1,0 +1,99 @@
+"""The keys of a store in Redis. With the name "uic":
+
+    uic                      a hash: "identity" JSON (format, layout, lineage, zone, buckets), "source" JSON (the topic of snapshots
+                             that is followed), "P" and a partition: next offset and when that was written in ms, with a space;
+                             "lost" when (ms) a writer found that Redis had lost what was stored, until a repair
+    uic:days                 JSON: first_ms, last_ms; the midnights that the store can be read as of
+    uic:{17}:G               JSON: the lineage, as bucket 17 has it
+    uic:{17}:L:user          the latest memory of a user of bucket 17
+    uic:{17}:D:user          their daily copies, a hash: generation (4, BE), end of the day in ms (8, signed, BE) -> memory
+    uic:{17}:K:user          their kept memories, a hash: sequence (8, BE) -> memory
+
+A user's bucket is the CRC-32 of the id's UTF-8 bytes, modulo the number of buckets, which is fixed when the store is made. The
+braces make Redis put a bucket into one slot, and so on one server of a cluster.
+"""
+
+import json
+import struct
+import zlib
+from typing import NamedTuple
+
+from uic.errors import StoreError
+from uic.store.contract import StoreIdentity
+from uic.store.lineage import Cell
+
+BUCKETS = 1024
+IDENTITY = b"identity"
+SOURCE = b"source"
+POSITION = b"P"
+LOST = b"lost"
+_FORMAT = 1
+_CELL = struct.Struct(">Iq")
+_SEQUENCE = struct.Struct(">Q")
+
+
+class Frame(NamedTuple):
+    """What was said when the store was made."""
+
+    identity: StoreIdentity
+    zone: str
+    buckets: int
+
+    def to_json(self) -> str:
+        return json.dumps({"format": _FORMAT, **self.identity._asdict(), "zone": self.zone, "buckets": self.buckets})
+
+    @classmethod
+    def from_json(cls, text: bytes, place: object) -> "Frame":
+        try:
+            content = json.loads(text)
+            found = content["format"]
+            frame = cls(StoreIdentity(content["layout"], content["lineage"]), content["zone"], int(content["buckets"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"{place}: what kind of store this is cannot be read: {error!r}") from error
+        if found != _FORMAT:
+            raise StoreError(f"{place}: this release reads store format {_FORMAT}, got {found}")
+        return frame
+
+
+class Keys:
+    """The keys of one store.
+
+    >>> Keys("uic", 1024).of(b"u1")[1]
+    b'uic:{886}:L:u1'
+    """
+
+    def __init__(self, name: str, buckets: int) -> None:
+        self.store = name.encode()
+        self.days = self.store + b":days"
+        self.buckets = buckets
+
+    def bucket(self, user: bytes) -> int:
+        return zlib.crc32(user) % self.buckets
+
+    def lineage(self, bucket: int) -> bytes:
+        return b"%b:{%d}:G" % (self.store, bucket)
+
+    def of(self, user: bytes) -> tuple[bytes, bytes, bytes, bytes]:
+        """What the script (uic/store/redis_script.py) is called with for a user."""
+        start = b"%b:{%d}:" % (self.store, self.bucket(user))
+        return start + b"G", start + b"L:" + user, start + b"D:" + user, start + b"K:" + user
+
+    def pattern(self, kind: bytes) -> bytes:
+        """For Redis' SCAN: the keys of all users of a kind, L, D or K."""
+        return b"%b:{*}:%b:*" % (self.store, kind)
+
+    def user(self, key: bytes) -> bytes:
+        """Whose key this is."""
+        return key[key.index(b"}") + 4 :]
+
+
+def field_of(cell: Cell) -> bytes:
+    return _CELL.pack(*cell)
+
+
+def cell_of(field: bytes) -> Cell:
+    return Cell._make(_CELL.unpack(field))
+
+
+def kept_field(sequence: int) -> bytes:
+    return _SEQUENCE.pack(sequence)
