@@ -31,7 +31,7 @@ from uic.variant import Variant, preset
 
 DEFAULT_FILE = Path("uic.yaml")
 _ENVIRONMENT = "UIC__"
-SECRETS = (("kafka", "password"), ("serve", "token"), ("serve", "admin_token"))
+SECRETS = (("kafka", "password"), ("store", "password"), ("serve", "token"), ("serve", "admin_token"))
 
 
 def _from_text(section: Any) -> Any:  # whatever the file or the environment has in this place
@@ -111,9 +111,10 @@ class DaysSettings(_Section):
 
 
 class StoreSettings(_Section):
-    """The online store."""
+    """The online store. `password` comes from the environment alone (UIC__STORE__PASSWORD), in Flink's workers too."""
 
-    path: Path = Path("store")
+    path: Path = Field(Path("store"), description="a folder, or a URL such as redis://host:6379/0 (uic/store/place.py)")
+    password: SecretStr | None = Field(None, description="of a Redis that asks for one")
 
 
 class KafkaSettings(_Section):
