@@ -9,7 +9,7 @@ from types import TracebackType
 
 from jobs.dev.node import Node, free_port, listens
 from uic.errors import EnvironmentProblem
-from uic.store.place import Access, RedisUrl
+from uic.store.place import RedisUrl
 
 _READY_S = 30.0
 _SLOTS = 16384
@@ -34,7 +34,7 @@ class RedisServers:
         inherited: tuple[int, ...] = (),
     ) -> None:
         self.root = root
-        self._password = password
+        self.password = password
         self._tls = tls
         self._masters = masters
         self._options = dict(options or {})
@@ -57,8 +57,8 @@ class RedisServers:
             # Redis' own choice, 10,000 above the port, may be anybody's.
             self._bus.append(free_port())
             options |= {"cluster-enabled": "yes", "cluster-port": str(self._bus[-1]), "cluster-node-timeout": "2000"}
-        if self._password is not None:
-            options |= {"requirepass": self._password, "masterauth": self._password}
+        if self.password is not None:
+            options |= {"requirepass": self.password, "masterauth": self.password}
 
         def command(_: int) -> list[str]:
             (self.root / name).mkdir(parents=True, exist_ok=True)
@@ -80,10 +80,8 @@ class RedisServers:
     def url(self, name: str = "uic", database: int = 0) -> RedisUrl:
         """A store in these servers."""
         hosts = tuple(("127.0.0.1", node.port or 0) for node in self.nodes)
-        return RedisUrl(hosts, database, name, is_tls=self._tls is not None, is_cluster=self._masters > 1)
-
-    def access(self, timeout_s: float = 5.0) -> Access:
-        return Access(password=self._password, ca_file=None if self._tls is None else self._tls[0], timeout_s=timeout_s)
+        ca = None if self._tls is None else str(self._tls[0])
+        return RedisUrl(hosts, database, is_tls=ca is not None, is_cluster=self._masters > 1, name=name, timeout_s=5.0, ca=ca)
 
     def start(self) -> None:
         """Start them and wait until they answer; a cluster, until all of its slots are served."""
@@ -113,16 +111,15 @@ class RedisServers:
         return info["cluster_state"] == "ok" and int(info["cluster_known_nodes"]) == self._masters
 
     def _say(self, node: Node, *command: str | int | None) -> dict[str, str]:
-        import redis
+        from uic.store.redis_link import Link
 
-        access = self.access()
-        tls = {} if access.ca_file is None else {"ssl": True, "ssl_ca_certs": str(access.ca_file)}
-        client = redis.Redis(port=node.port or 0, password=access.password, decode_responses=True, **tls)  # type: ignore[arg-type]  # its stub is of one class of connections
+        url = self.url()
+        link = Link(url._replace(hosts=(("127.0.0.1", node.port or 0),), is_cluster=False), self.password)
         try:
-            answer: dict[str, str] = client.execute_command(*command)  # type: ignore[no-untyped-call]  # it has no types
+            answer: dict[str, str] = link.ask(*command)
             return answer
         finally:
-            client.close()
+            link.close()
 
     def stop(self) -> None:
         for node in self.nodes:

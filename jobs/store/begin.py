@@ -5,14 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 from jobs.store.topic import Reach
 from uic.codec import Codec, read_header
 from uic.errors import CorruptMemory, StoreMismatch
-from uic.store.apply import Snapshot
+from uic.store.apply import FollowingStore, Snapshot
 from uic.store.contract import Source
-from uic.store.rocksdb import RocksStore
 
 Say = Callable[[str], None]
 
 
-def where_to_begin(store: RocksStore, source: Source, reach: Mapping[int, Reach], say: Say) -> dict[int, int]:
+def where_to_begin(store: FollowingStore, source: Source, reach: Mapping[int, Reach], say: Say) -> dict[int, int]:
     """The offsets at which a store goes on with a topic. Of one that was made anew or cut off: the beginning, and it is said.
 
     Raises StoreMismatch where the topic has another number of partitions than the one that was applied.
@@ -47,7 +46,7 @@ def where_to_begin(store: RocksStore, source: Source, reach: Mapping[int, Reach]
 
 
 def warn_of_missed_deletions(
-    store: RocksStore, source: Source, reach: Mapping[int, Reach], kept_ms: int, now_ms: int, say: Say
+    store: FollowingStore, source: Source, reach: Mapping[int, Reach], kept_ms: int, now_ms: int, say: Say
 ) -> None:
     """Say so where the store was away for longer than Kafka keeps deletions: what it did not read of them may be gone."""
     hour_ms = 3_600_000

@@ -15,17 +15,20 @@ from rich.table import Table
 from jobs.settings import DaysSettings, KafkaSettings, Settings
 from uic.clock import Days
 from uic.errors import BadInput, UicError
+from uic.store.place import redis_url, words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from jobs.store.follow import Follower
     from uic.bundle import Bundle
+    from uic.store.apply import FollowingStore
     from uic.store.contract import ReadableStore
-    from uic.store.rocksdb import RocksStore
 
 store_app = typer.Typer(help="The online store: written from the snapshots topic, and looked at.", no_args_is_help=True)
-StoreOption = Annotated[Path | None, typer.Option(help="The online store; default: store.path of uic.yaml.")]
+StoreOption = Annotated[
+    Path | None, typer.Option(help="The online store, a folder or a redis:// URL; default: store.path of uic.yaml.")
+]
 
 
 @store_app.callback()
@@ -84,7 +87,7 @@ def follow_command(
         )
         with _stopped_by_signals(follower):
             is_at_end = follower.run()
-    typer.echo(f"{path}: {summary(follower.progress)}")
+    typer.echo(f"{words(path)}: {summary(follower.progress)}")
     if until_end and not is_at_end:
         raise typer.Exit(130)
 
@@ -107,9 +110,13 @@ def open_stores(
     shards: int | None,
     shard: str | None,
     days: DaysSettings = DaysSettings(),
-) -> Sequence["RocksStore"]:
-    """The stores that this process writes: all there are, or the one shard asked for; made where they are not there yet."""
+) -> Sequence["FollowingStore"]:
+    """The stores that this process writes: all there are, or the one shard asked for; made where they are not there yet.
+
+    Redis needs no shards: there, they say which partitions this process applies.
+    """
     from uic.store import sharded
+    from uic.store.contract import Shard
     from uic.store.rocksdb import RocksStore
 
     number = None
@@ -118,6 +125,11 @@ def open_stores(
         if shards not in (None, of):
             raise BadInput(f"--shards {shards} and --shard {shard}: expected one number of shards, got two")
         shards = of
+    if (url := redis_url(path)) is not None:
+        from uic.store.redis_store import RedisStore
+
+        part = None if number is None else Shard(number=number, shards=shards or 1, partitions=partitions)
+        return [RedisStore.create_or_open(url, bundle.identity, zone=days.zone, kept=days.kept, shard=part)]
     if sharded.is_sharded(path):
         shards = sharded.read(path).shards if shards is None else shards
     if shards is None or (shards == 1 and number is None and not sharded.is_sharded(path)):
@@ -139,7 +151,10 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 
 def letters_of(path: Path) -> Path:
-    """Where a follower keeps what it refused: beside the store, since the folder itself is RocksDB's."""
+    """Where a follower keeps what it refused: beside the folder, which is RocksDB's; for a store in Redis, here."""
+    url = redis_url(path)
+    if url is not None:
+        return Path(f"{url.name}.letters.sqlite")
     return path.with_name(f"{path.name}.letters.sqlite")
 
 
@@ -158,9 +173,10 @@ def status_command(ctx: typer.Context, store: StoreOption = None) -> None:
     memories = open_to_read(path)
     try:
         parts = list(memories.shards) if isinstance(memories, ShardedStore) else [memories]
-        console.print(f"{path}: layout {memories.identity.layout}, lineage {memories.identity.lineage}, {len(parts)} RocksDB")
+        kind = f"{len(parts)} RocksDB" if redis_url(path) is None else "Redis"
+        console.print(f"{words(path)}: layout {memories.identity.layout}, lineage {memories.identity.lineage}, {kind}")
         _print_days(console, memories)
-        _print_positions(console, parts, settings.kafka)  # type: ignore[arg-type]  # whatever is not sharded is a RocksStore
+        _print_positions(console, parts, settings.kafka)  # type: ignore[arg-type]  # RocksDB or Redis, both are followed
     finally:
         memories.close()
     if letters_of(path).exists():
@@ -182,7 +198,7 @@ def _print_days(console: Console, store: "ReadableStore") -> None:
         console.print(f"generation {generation}: begun by a rollback to {day}; {earlier} count up to there")
 
 
-def _print_positions(console: Console, parts: Sequence["RocksStore"], kafka: KafkaSettings) -> None:
+def _print_positions(console: Console, parts: Sequence["FollowingStore"], kafka: KafkaSettings) -> None:
     source = next((part.source for part in parts if part.source is not None), None)
     if source is None:
         console.print("it follows no topic: a job writes it, or nothing has yet")

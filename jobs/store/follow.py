@@ -6,6 +6,7 @@ there. Kafka's committed offsets are not used.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,11 +15,10 @@ from jobs.store.begin import check_layouts, warn_of_missed_deletions, where_to_b
 from jobs.store.topic import SnapshotsTopic
 from operators.metrics import FollowMetrics
 from uic.codec import NO_TIME, Codec
-from uic.errors import BadInput, EnvironmentProblem, StoreError
+from uic.errors import BadInput, EnvironmentProblem, StoreError, StoreUnavailable
 from uic.letters import LetterBox
-from uic.store.apply import Applier, Refusal, Snapshot
+from uic.store.apply import Applied, Applier, FollowingStore, Refusal, Snapshot
 from uic.store.contract import Source
-from uic.store.rocksdb import RocksStore
 from uic.store.writing import Span
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Follower:
     def __init__(
         self,
         topic: SnapshotsTopic,
-        stores: Sequence[RocksStore],
+        stores: Sequence[FollowingStore],
         codec: Codec,
         *,
         letters: Letters,
@@ -111,8 +111,8 @@ class Follower:
         self._offsets: dict[int, int] = {}
         self._goals: dict[int, int] = {}
         self._applier_of: dict[int, Applier] = {}
-        self._store_of: dict[int, RocksStore] = {}
-        self._swept: dict[RocksStore, Span] = {}
+        self._store_of: dict[int, FollowingStore] = {}
+        self._swept: dict[FollowingStore, Span] = {}
 
     def stop(self) -> None:
         """Ends `run` after the batch in hand; may be called from a signal handler."""
@@ -174,7 +174,9 @@ class Follower:
                 parts.setdefault(self._applier_of[snapshot.partition], []).append(snapshot)
         for applier, part in parts.items():
             try:
-                applied = applier.apply(part, now_ms=time.time_ns() // 1_000_000)
+                applied = self._apply_part(applier, part)
+                if applied is None:
+                    return
             except StoreError:
                 raise
             except Exception as error:  # rocksdict raises plain Exception for everything
@@ -198,6 +200,24 @@ class Follower:
             self._say_refused(applied.refused)
         self._offsets |= {snapshot.partition: snapshot.offset + 1 for snapshot in snapshots}
         self._is_back()
+
+    def _apply_part(self, applier: Applier, part: list[Snapshot]) -> Applied | None:
+        """Apply, however long a store in the network is away; None where we are stopped meanwhile."""
+        while not self._is_stopping:
+            try:
+                applied = applier.apply(part, now_ms=time.time_ns() // 1_000_000)
+            except StoreUnavailable as error:
+                if self.progress.waits_for is None:
+                    self._say(f"waiting for the store: {error}")
+                self.progress.waits_for = str(error)
+                self._show(self.progress)
+                time.sleep(_WAIT_S)
+                continue
+            if self.progress.waits_for is not None:
+                self._say("the store answers")
+                self.progress.waits_for = None
+            return applied
+        return None
 
     def _say_refused(self, refused: Sequence[Refusal]) -> None:
         before = self.progress.refused - len(refused)
@@ -225,9 +245,10 @@ class Follower:
 
     def _sweep(self) -> None:
         """Once a day, a few users at a time, copies go that nobody reads any more and whose users do not come back."""
-        for store in self._stores:
-            if store.span is not None and store.span != self._swept.get(store) and store.sweep(_SWEPT_AT_ONCE):
-                self._swept[store] = store.span
+        with suppress(StoreUnavailable):  # the next batch waits for it
+            for store in self._stores:
+                if store.span is not None and store.span != self._swept.get(store) and store.sweep(_SWEPT_AT_ONCE):
+                    self._swept[store] = store.span
 
     def _heed(self, errors: Sequence["KafkaError"]) -> None:
         from confluent_kafka import KafkaError
@@ -266,7 +287,7 @@ class Follower:
                 self._topic.reopen()
                 self._begin()
                 self._must_begin = False
-        except (EnvironmentProblem, BadInput) as error:
+        except (EnvironmentProblem, BadInput, StoreUnavailable) as error:
             self._asked = None
             self._waits(str(error))
         else:
@@ -276,4 +297,5 @@ class Follower:
         """Offsets are written with memories only; where none come, the time of the last write would look like an absence."""
         for store in self._stores:
             mine = {partition: offset for partition, offset in self._offsets.items() if self._store_of[partition] is store}
-            store.commit(store.writing(), mine, now_ms=time.time_ns() // 1_000_000)
+            with suppress(StoreUnavailable):
+                store.commit(store.writing(), mine, now_ms=time.time_ns() // 1_000_000)

@@ -33,9 +33,9 @@ def name_of(path: Path) -> str:
 def opened(name: str, identity: StoreIdentity, *, masters: int = 1, buckets: int = FEW, **options: Any) -> RedisStore:
     """The store of this name, made where it is not there yet."""
     started = servers(masters)
-    return RedisStore.create_or_open(started.url(name), identity, access=started.access(), buckets=buckets, **options)
+    return RedisStore.create_or_open(started.url(name), identity, buckets=buckets, **options)
 
 
 def opened_to_read(name: str, *, masters: int = 1, **options: Any) -> RedisStore:
     started = servers(masters)
-    return RedisStore.open_to_read(started.url(name), access=started.access(), **options)
+    return RedisStore.open_to_read(started.url(name), **options)

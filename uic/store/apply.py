@@ -17,9 +17,9 @@ from uic.codec import FORMAT, MAGIC, Codec, check_crc
 from uic.errors import ChecksumMismatch, CorruptMemory, LayoutMismatch, NotAMemory, TruncatedMemory, UnknownFormat
 from uic.event import MAX_TEXT_BYTES
 from uic.partition import partition_of
-from uic.store.contract import Shard
+from uic.store.contract import Position, Shard, Source
 from uic.store.lineage import Lineage
-from uic.store.writing import Outcome, Version, Writing
+from uic.store.writing import Outcome, Span, Version, Writing
 
 REASONS: dict[type[CorruptMemory], str] = {
     TruncatedMemory: "truncated",
@@ -32,7 +32,8 @@ REASONS: dict[type[CorruptMemory], str] = {
 _FIXED = struct.Struct("<4sHHQ")
 _VERSION = struct.Struct("<IIQqq")
 _VERSION_AT = 24
-# Headers of a deletion in Kafka: the generation of the job that says so, in decimal; and that nothing may stay of the user.
+# Headers of a deletion in Kafka: of one who left, the generation of the job that says so, in decimal; that nothing may stay of
+# the user.
 GENERATION_HEADER = "generation"
 FORGET_HEADER = "forget"
 
@@ -40,7 +41,9 @@ FORGET_HEADER = "forget"
 class Snapshot(NamedTuple):
     """One message of the topic. `value` None: this user left, and where `is_forgotten`, nothing may stay of them.
 
-    `generation`: that of the job which says so, None where it is not told. Memories carry theirs.
+    `generation`: that of the job which says so. None, as jobs of earlier releases left it: it is taken for the one that is
+    written now, so that a user who left stays away; only a job that was not ended by its rollback could say so wrongly.
+    Memories carry theirs.
     """
 
     partition: int
@@ -77,13 +80,33 @@ class Applied:
 
 
 class SnapshotStore(Protocol):
-    """What is asked of the store underneath; `RocksStore` is one."""
+    """What is asked of the store underneath."""
 
     def read_many(self, users: Sequence[bytes]) -> list[bytes | None]: ...
 
     def writing(self) -> Writing: ...
 
     def commit(self, writing: Writing, offsets: Mapping[int, int], *, now_ms: int) -> None: ...
+
+
+class FollowingStore(SnapshotStore, Protocol):
+    """A store, or a part of one, that knows the topic which is applied to it, and how far."""
+
+    shard: Shard | None
+
+    @property
+    def span(self) -> Span | None: ...
+
+    @property
+    def source(self) -> Source | None: ...
+
+    def positions(self) -> dict[int, Position]: ...
+
+    def follow(self, source: Source) -> None: ...
+
+    def sweep(self, most: int = 1000) -> bool: ...
+
+    def close(self) -> None: ...
 
 
 class Applier:

@@ -13,8 +13,8 @@ are not removed.
 
 What a zombie can do, a job of an older generation that goes on publishing: memories taken in from the cut on are refused
 (counted as fenced); those from before the cut are taken where they are newer than what is there of before the cut, which is
-what the new generation began with. A deletion that names its generation is refused likewise; one that does not, is taken: the
-user is absent until their next memory.
+what the new generation began with. A deletion names its job's generation and is refused likewise; one of an earlier release,
+which does not, is taken: the user is absent until their next memory.
 
 Each RocksDB notes in key "G" the lineage that its writer last knew, so that a store whose file was lost is not read as if
 nothing had happened.

@@ -1,7 +1,7 @@
 """The keys of a store in Redis. With the name "uic":
 
-    uic                      a hash: "identity" JSON (format, layout, lineage, zone, buckets), "source" JSON (the topic of snapshots
-                             that is followed), "P" and a partition: next offset and when that was written in ms, with a space;
+    uic                      a hash: "identity" JSON (format, layout, lineage, zone, buckets), "source" JSON (the topic that is
+                             followed), "P" and a partition: next offset and when that was written in ms, with a space;
                              "lost" when (ms) a writer found that Redis had lost what was stored, until a repair
     uic:days                 JSON: first_ms, last_ms; the midnights that the store can be read as of
     uic:{17}:G               JSON: the lineage, as bucket 17 has it

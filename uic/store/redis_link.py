@@ -1,8 +1,9 @@
 """The connection of one process to a Redis or a cluster: our script, called for one user or for many at once, in bounded time.
 
-Whatever is sent may be done twice without harm, so what got no answer is sent again, a few times (`Access`).
+Whatever is sent may be done twice without harm, so what got no answer is sent again, a few times.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -22,7 +23,7 @@ from redis.exceptions import (
 from redis.retry import Retry
 
 from uic.errors import StoreError, StoreUnavailable
-from uic.store.place import Access, RedisUrl
+from uic.store.place import PASSWORD, RedisUrl
 from uic.store.redis_script import SCRIPT, SHA
 
 # Commands of one pipeline: their memories, and the answers, wait in memory on both sides.
@@ -41,27 +42,27 @@ Call = tuple[Sequence[bytes], Sequence[bytes]]
 class Link:
     """Connections are made when they are needed, and may be used by several threads."""
 
-    def __init__(self, url: RedisUrl, access: Access) -> None:
+    def __init__(self, url: RedisUrl, password: str | None = None) -> None:
+        """Without a password, that of the environment: where a worker of Flink's connects, there is nobody to hand it over."""
         self.url = url
         options: dict[str, Any] = {  # as the library takes them
-            "username": url.username or access.username,
-            "password": access.password,
-            "socket_timeout": access.timeout_s,
-            "socket_connect_timeout": access.timeout_s,
+            "username": url.username,
+            "password": os.environ.get(PASSWORD) if password is None else password,
+            "socket_timeout": url.timeout_s,
+            "socket_connect_timeout": url.timeout_s,
             "socket_keepalive": True,
             "client_name": "uic",
         }
         if url.is_tls:
-            files = {"ssl_ca_certs": access.ca_file, "ssl_certfile": access.certificate_file, "ssl_keyfile": access.key_file}
-            options |= {"ssl": True} | {key: str(file) for key, file in files.items() if file is not None}
-        retry = Retry(ExponentialBackoff(cap=0.2, base=0.02), access.retries)
+            options |= {"ssl": True, "ssl_ca_certs": url.ca, "ssl_certfile": url.cert, "ssl_keyfile": url.key}
+        retry = Retry(ExponentialBackoff(cap=0.2, base=0.02), url.retries)
         self._client: Any
         if url.is_cluster:
             nodes = [ClusterNode(host, port) for host, port in url.hosts]  # type: ignore[no-untyped-call]  # it has no types
             self._client = self._asked(
                 lambda: redis.RedisCluster(
                     startup_nodes=nodes,
-                    cluster_error_retry_attempts=access.retries,
+                    cluster_error_retry_attempts=url.retries,
                     retry=Retry(ExponentialBackoff(), 0),
                     **options,
                 )
@@ -158,7 +159,7 @@ class Link:
     def _error(self, error: Exception) -> StoreError:
         if isinstance(error, _FORBIDDEN):
             return StoreError(
-                f"{self.url}: Redis does not let us in: {error}; user and password: UIC__STORE__PASSWORD, store.username"
+                f"{self.url}: Redis does not let us in: {error}; the user stands in the URL, the password in {PASSWORD}"
             )
         is_away = isinstance(error, ConnectionError | TimeoutError | RedisClusterException | OSError)
         if is_away or str(error).startswith(_PASSING) or "CLUSTERDOWN" in str(error):

@@ -27,7 +27,7 @@ from uic.errors import BadInput, StoreError, StoreUnavailable
 from uic.store.contract import Position, Shard, Source, StoreIdentity
 from uic.store.lineage import FOREVER_MS, Cell, Lineage
 from uic.store.opening import check_identity, check_zone
-from uic.store.place import Access, RedisUrl
+from uic.store.place import RedisUrl
 from uic.store.redis_generations import RedisGenerations
 from uic.store.redis_keys import BUCKETS, IDENTITY, LOST, POSITION, SOURCE, Frame, Keys, cell_of, field_of, kept_field
 from uic.store.redis_link import Call, Link, Reply
@@ -98,7 +98,7 @@ class RedisStore(VersionedStore):
         kept: int = 7,
         generation: int | None = None,
         shard: Shard | None = None,
-        access: Access = Access(),
+        password: str | None = None,
         buckets: int = BUCKETS,
     ) -> "RedisStore":
         """Open for writing, making the store if there is none; `shard` says which users' snapshots this process applies.
@@ -107,7 +107,7 @@ class RedisStore(VersionedStore):
         `write` is given; None: it comes stamped. Raises StoreMismatch where the store holds memories of another layout, lineage
         or zone.
         """
-        link = Link(url, access)
+        link = Link(url, password)
         try:
             frame = _read_frame(link)
             if frame is not None:
@@ -125,9 +125,9 @@ class RedisStore(VersionedStore):
         return store
 
     @classmethod
-    def open_to_read(cls, url: RedisUrl, *, kept: int = 7, access: Access = Access()) -> "RedisStore":
+    def open_to_read(cls, url: RedisUrl, *, kept: int = 7, password: str | None = None) -> "RedisStore":
         """Open for reading, also while others write."""
-        link = Link(url, access)
+        link = Link(url, password)
         try:
             frame = _read_frame(link)
             if frame is None:

@@ -24,6 +24,7 @@ from uic.store.contract import ReadableStore, Shard, StoreIdentity
 from uic.store.lineage import Lineage
 from uic.store.opening import SHARDS_FILE as FILE
 from uic.store.opening import check_zone
+from uic.store.place import redis_url
 from uic.store.rocksdb import RocksStore
 from uic.store.versioned import begun, days_of, midnight_ms
 from uic.store.writing import Retention, Span
@@ -158,7 +159,12 @@ class ShardedStore:
 
 
 def open_to_read(path: Path) -> ReadableStore:
-    """Whichever store is in this folder, in one RocksDB or in several."""
+    """Whichever store is at this place: in one RocksDB, in several, or in Redis."""
+    url = redis_url(path)
+    if url is not None:
+        from uic.store.redis_store import RedisStore  # its library is another extra's
+
+        return RedisStore.open_to_read(url)
     return ShardedStore.open_to_read(path) if is_sharded(path) else RocksStore.open_to_read(path)
 
 

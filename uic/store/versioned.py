@@ -160,7 +160,7 @@ def shown(
     retention: Retention,
     midnight_ms: int | None,
 ) -> bytes | None:
-    """The memory that a read returns of those stored of a user, the latest or as of a midnight; copies are looked up if need be."""
+    """The memory that a read returns of those stored of a user, the latest or as of a midnight; copies are read if need be."""
     if midnight_ms is None and not lineage.cuts:
         return latest
     cells = []
