@@ -36,7 +36,7 @@ def log_end_ms(kafka: KafkaSettings, user_id: str) -> int:
     """When the log took in the last event of the user's partition; now, where the broker holds none (any more)."""
     from confluent_kafka import TopicPartition
 
-    from jobs.cluster.lag import patiently
+    from jobs.kafka import patiently
 
     with closing(_consumer(kafka)) as consumer:
         place = TopicPartition(kafka.events, partition_of(user_id.encode(), kafka.partitions))
@@ -96,7 +96,7 @@ def kept_ms(kafka: KafkaSettings) -> dict[str, int | None]:
     from confluent_kafka.admin._config import ConfigResource
     from confluent_kafka.admin._resource import ResourceType
 
-    from jobs.cluster.lag import patiently
+    from jobs.kafka import patiently
     from jobs.topics import connect
 
     admin = connect(kafka)

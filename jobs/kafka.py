@@ -1,7 +1,14 @@
 """How this project gets into Kafka: one set of settings, told to librdkafka (Python) and to Java in their own words."""
 
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
 from jobs.settings import KafkaSettings
 from uic.errors import BadInput
+
+_T = TypeVar("_T")
+_NOT_YET = (3, 5, 6, 14, 15, 16)  # unknown partition, no leader, not the leader, coordinator loading, none, another
 
 
 def client_config(kafka: KafkaSettings) -> dict[str, str]:
@@ -51,6 +58,20 @@ def credentials(kafka: KafkaSettings) -> tuple[str, str]:
             f"kafka: {kafka.security_protocol} needs kafka.username and the password in the environment (UIC__KAFKA__PASSWORD)"
         )
     return kafka.username, kafka.password.get_secret_value()
+
+
+def patiently(kafka: KafkaSettings, ask: Callable[[], _T], wait_s: float = 6.0) -> _T:
+    """Ask again where the broker is not ready yet, as just after its start or a topic's making; raises BadInput in the end."""
+    from confluent_kafka import KafkaException
+
+    give_up_at = time.monotonic() + wait_s
+    while True:
+        try:
+            return ask()
+        except KafkaException as error:
+            if time.monotonic() > give_up_at or not (error.args[0].retriable() or error.args[0].code() in _NOT_YET):
+                raise BadInput(f"Kafka at {kafka.bootstrap}: {error.args[0].str()}") from error
+        time.sleep(0.1)
 
 
 def _quoted(text: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar, cast
 
-from jobs.kafka import client_config
+from jobs.kafka import client_config, patiently
 from jobs.settings import KafkaSettings
 from jobs.topics import WAIT_S
 from uic.errors import EnvironmentProblem
@@ -70,6 +70,7 @@ class LetterTopics:
     def __init__(self, kafka: KafkaSettings) -> None:
         from confluent_kafka import Consumer
 
+        self._kafka = kafka
         self._topics: dict[Kind, str] = {"late": kafka.late, "dead": kafka.dead}
         self._consumer = Consumer(
             {
@@ -92,14 +93,14 @@ class LetterTopics:
 
     def partitions(self, kind: Kind) -> list[int]:
         topic = self._topics[kind]
-        return sorted(_patiently(lambda: self._consumer.list_topics(topic, timeout=WAIT_S)).topics[topic].partitions)
+        return sorted(self._patiently(lambda: self._consumer.list_topics(topic, timeout=WAIT_S)).topics[topic].partitions)
 
     def letters(self, kind: Kind, partition: int, begin: int = 0) -> Iterator[TopicLetter]:
         """The letters of one partition from `begin` to where it ends now."""
         from confluent_kafka import TopicPartition
 
         at = TopicPartition(self._topics[kind], partition)
-        first, end = _patiently(lambda: self._consumer.get_watermark_offsets(at, timeout=WAIT_S))
+        first, end = self._patiently(lambda: self._consumer.get_watermark_offsets(at, timeout=WAIT_S))
         if max(first, begin) >= end:
             return
         at.offset = max(first, begin)
@@ -114,7 +115,7 @@ class LetterTopics:
         from confluent_kafka import TopicPartition
 
         at = [TopicPartition(self._topics[kind], partition)]
-        (found,) = _patiently(lambda: self._consumer.committed(at, timeout=WAIT_S))
+        (found,) = self._patiently(lambda: self._consumer.committed(at, timeout=WAIT_S))
         if found.offset < 0:
             return Replayed()
         return Replayed(found.offset, json.loads(found.metadata) if found.metadata else {})
@@ -125,7 +126,10 @@ class LetterTopics:
 
         metadata = json.dumps(replayed.of_reason)
         at = TopicPartition(self._topics[kind], partition, replayed.everything, metadata)
-        _patiently(lambda: self._consumer.commit(offsets=[at], asynchronous=False))
+        self._patiently(lambda: self._consumer.commit(offsets=[at], asynchronous=False))
+
+    def _patiently(self, ask: Callable[[], _T]) -> _T:
+        return patiently(self._kafka, ask, _SILENCE_S)
 
     def _until(self, at: "TopicPartition", end: int) -> Iterator["Message"]:
         from confluent_kafka import KafkaError
@@ -151,22 +155,6 @@ class LetterTopics:
                 raise EnvironmentProblem(
                     f"{at.topic}-{at.partition}: nothing came for {_SILENCE_S:.0f} s, expected up to {end}"
                 )
-
-
-def _patiently(ask: Callable[[], _T]) -> _T:
-    """What the broker answers, asked again while it is not ready; raises EnvironmentProblem where it does not get ready."""
-    from confluent_kafka import KafkaError, KafkaException
-
-    # A coordinator that has just been chosen, as after the broker's start, says so for a moment.
-    passing = (KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.COORDINATOR_LOAD_IN_PROGRESS)
-    give_up_at = time.monotonic() + _SILENCE_S
-    while True:
-        try:
-            return ask()
-        except KafkaException as error:
-            if error.args[0].code() not in passing or time.monotonic() > give_up_at:
-                raise EnvironmentProblem(f"Kafka: {error.args[0].str()}") from error
-        time.sleep(0.05)
 
 
 def _letter(kind: Kind, message: "Message") -> TopicLetter:

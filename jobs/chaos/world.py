@@ -237,11 +237,12 @@ def committed_offsets(kafka: KafkaSettings) -> dict[int, int]:
     """How far completed checkpoints hold the events topic; 0 where nothing was committed yet."""
     from confluent_kafka import Consumer, TopicPartition
 
-    from jobs.kafka import client_config
+    from jobs.kafka import client_config, patiently
 
     consumer = Consumer({**client_config(kafka), "group.id": kafka.group, "enable.auto.commit": "false"})
     try:
         asked = [TopicPartition(kafka.events, partition) for partition in range(kafka.partitions)]
-        return {each.partition: max(0, each.offset) for each in consumer.committed(asked, timeout=30)}
+        found = patiently(kafka, lambda: consumer.committed(asked, timeout=30), wait_s=30)
+        return {each.partition: max(0, each.offset) for each in found}
     finally:
         consumer.close()

@@ -6,11 +6,10 @@ begin anew with every restart.
 """
 
 import re
-import time
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
-from jobs.kafka import client_config
+from jobs.kafka import client_config, patiently
 from jobs.settings import KafkaSettings
 from uic.errors import BadInput
 
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
 _CURRENT = re.compile(r"\.KafkaSourceReader\.topic\.(?P<topic>.+)\.partition\.(?P<partition>\d+)\.currentOffset$")
 CURRENT = ".currentOffset"
 _WAIT_S = 6.0
-_NOT_YET = (3, 5, 6, 14, 15, 16)  # unknown partition, no leader, not the leader, coordinator loading, none, another
-T = TypeVar("T")
 
 
 class Partition(NamedTuple):
@@ -56,20 +53,6 @@ def partitions(kafka: KafkaSettings) -> dict[int, Partition]:
         return patiently(kafka, lambda: _partitions(consumer, places))
     finally:
         consumer.close()
-
-
-def patiently(kafka: KafkaSettings, ask: Callable[[], T]) -> T:
-    """Ask again where the broker is not ready yet, as just after its start or a topic's making; raises BadInput in the end."""
-    from confluent_kafka import KafkaException
-
-    give_up_at = time.monotonic() + _WAIT_S
-    while True:
-        try:
-            return ask()
-        except KafkaException as error:
-            if time.monotonic() > give_up_at or not (error.args[0].retriable() or error.args[0].code() in _NOT_YET):
-                raise BadInput(f"Kafka at {kafka.bootstrap}: {error.args[0].str()}") from error
-        time.sleep(0.1)
 
 
 def _partitions(consumer: "Consumer", places: list["TopicPartition"]) -> dict[int, Partition]:

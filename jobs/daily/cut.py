@@ -85,8 +85,7 @@ class KafkaLog:
         from confluent_kafka.cimpl import TopicPartition
 
         from jobs import topics
-        from jobs.cluster.lag import patiently
-        from jobs.kafka import client_config
+        from jobs.kafka import client_config, patiently
 
         there = topics.connect(self._kafka).list_topics(timeout=_WAIT_S).topics[self._kafka.events].partitions
         asked = [TopicPartition(self._kafka.events, each, time_ms) for each in there]
@@ -104,7 +103,7 @@ class KafkaLog:
         from confluent_kafka.admin._resource import ResourceType
 
         from jobs import topics
-        from jobs.cluster.lag import patiently
+        from jobs.kafka import patiently
 
         resource = ConfigResource(ResourceType.TOPIC, self._kafka.events)
         admin = topics.connect(self._kafka)

@@ -5,9 +5,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from jobs import topics
-from jobs.cluster import lag
 from jobs.doctor.finding import Finding, ok, problem
-from jobs.kafka import client_config
+from jobs.kafka import client_config, patiently
 from jobs.record import ClusterRecord
 from jobs.settings import KafkaSettings
 from uic.errors import BadInput
@@ -58,7 +57,7 @@ def check_partitioner(kafka: KafkaSettings, partitions: int, sample: int) -> Fin
     consumer = Consumer({**client_config(kafka), "group.id": f"{kafka.group}-doctor", "enable.auto.commit": False})
     try:
         seen, keyless = 0, 0
-        ends = lag.patiently(kafka, lambda: _ends(consumer, kafka.events, partitions))
+        ends = patiently(kafka, lambda: _ends(consumer, kafka.events, partitions))
         for message in _latest(consumer, kafka.events, ends, -(-sample // partitions)):
             key, found = message.key(), message.partition()
             if key is None:
