@@ -7,6 +7,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -114,7 +115,7 @@ class Stage:
         assert form is not None
         codec: Codec = Bundle.open(self.first).codec
         memories = [codec.decode(blob) for blob in memories_of(savepoint, form)]
-        assert len(memories) == USERS
+        assert sorted(memory.sequence for memory in memories) == sorted(len(self.of(user)) for user in range(USERS))
         assert all(len(set(memory.state_F.tolist())) == 1 for memory in memories)
         return {memory.state_F[0].item(): memory.bundle_version for memory in memories}
 
@@ -186,6 +187,40 @@ def test_a_bundle_is_promoted_and_what_does_not_fit_is_refused_by_every_worker(
         folded(visits, [1 if visit.n < 2 * 300 else 2 for visit in visits]).item(): 2 for visits in map(stage.of, range(USERS))
     }
     assert stage.stop() == expected
+
+
+@pytest.mark.parametrize("stage", ["batched"], indirect=True)
+def test_each_user_goes_over_to_a_bundle_once_also_where_a_worker_dies_as_all_are_ready(stage: Stage) -> None:
+    world = stage.world
+    world.submit(resumes=False)
+    load = threading.Thread(target=stage.visit, args=(4_000, 1_000))
+    load.start()
+    world.wait(lambda: sum(end_offsets(world.kafka, world.kafka.events).values()) > 500, "some of the load")
+
+    def kill_when_ready(text: str) -> None:
+        if "is ready in 2 of 2" in text:
+            faults.kill_worker(world)
+
+    # Version 3 keeps all of a state: what it adds to a memory is lost or doubled visibly.
+    promote(stage.settings, world.job_dir, 3, kill_when_ready)
+    load.join()
+    stage.settle()
+    assert stage.applied() == [3, 3]
+    afterwards = stage.visit(USERS)
+    stage.settle()
+    found = stage.stop()
+
+    accounted = set()
+    for user in range(USERS):
+        visits = stage.of(user)
+        loaded = sum(visit.n < afterwards[0].n for visit in visits)
+        # The load may have gone by before the switch, or come after it: events and switch are two topics.
+        switched = [[1] * before + [3] * (len(visits) - before) for before in range(loaded + 1)]
+        possible = {folded(visits, versions).item() for versions in switched}
+        assert possible & found.keys(), f"u{user}: {sorted(possible)} of {sorted(found)}"
+        accounted |= possible
+    assert found.keys() <= accounted
+    assert set(found.values()) == {3}
 
 
 @pytest.mark.parametrize("stage", ["per-event"], indirect=True)
