@@ -41,6 +41,7 @@ class BatchedUpdates:
         self._worker = worker
         self._updater = _updater_of(worker)
         self.blob_size = worker.updater.codec.size
+        self.generation = worker.generation
         self._memories = memoryview(b"")
         self._asked: Forget | None = None
         self.must_sweep = worker.may_hold_forgotten()

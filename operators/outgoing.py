@@ -7,19 +7,28 @@ none), value, number of headers (1); each header: length of its name (1), name, 
 import struct
 
 from uic.letters import Letter
-from uic.store.apply import FORGET_HEADER
+from uic.store.apply import FORGET_HEADER, GENERATION_HEADER
 
 SNAPSHOT, LATE, DEAD = 0, 1, 2
 _KINDS = {"late": LATE, "dead": DEAD}
 
 
-def snapshot(user_id: str, blob: bytes | None) -> bytes:
-    """A published memory; None: this user left.
+def snapshot(user_id: str, blob: bytes) -> bytes:
+    """A published memory.
 
-    >>> snapshot("u", None).hex(" ")
-    '00 01 00 00 00 75 ff ff ff ff 00'
+    >>> snapshot("u", b"m").hex(" ")
+    '00 01 00 00 00 75 01 00 00 00 6d 00'
     """
     return b"".join((bytes([SNAPSHOT]), _sized(user_id.encode()), _sized(blob), b"\0"))
+
+
+def departure(user_id: str, generation: int) -> bytes:
+    """This user left, says a job of this generation: a memory carries its generation itself, where there is none a header does.
+
+    >>> departure("u", 3).hex(" ")
+    '00 01 00 00 00 75 ff ff ff ff 01 0a 67 65 6e 65 72 61 74 69 6f 6e 01 00 00 00 33'
+    """
+    return _deletion(user_id, GENERATION_HEADER, str(generation))
 
 
 def forgotten(user_id: str, token: str, until_ms: int) -> bytes:
@@ -28,8 +37,7 @@ def forgotten(user_id: str, token: str, until_ms: int) -> bytes:
     >>> forgotten("u", "t", 7).hex(" ")
     '00 01 00 00 00 75 ff ff ff ff 01 06 66 6f 72 67 65 74 03 00 00 00 74 20 37'
     """
-    name, value = FORGET_HEADER.encode(), f"{token} {until_ms}".encode()
-    return b"".join((snapshot(user_id, None)[:-1], bytes([1, len(name)]), name, _sized(value)))
+    return _deletion(user_id, FORGET_HEADER, f"{token} {until_ms}")
 
 
 def letter(letter: Letter, log_time_ms: int) -> bytes | None:
@@ -48,6 +56,12 @@ def letter(letter: Letter, log_time_ms: int) -> bytes | None:
     parts = [bytes([kind]), _sized(key), _sized(letter.payload), bytes([len(headers)])]
     for name, value in headers.items():
         parts += (bytes([len(name)]), name.encode(), _sized(value.encode("utf-8", "backslashreplace")))
+    return b"".join(parts)
+
+
+def _deletion(user_id: str, header: str, value: str) -> bytes:
+    name = header.encode()
+    parts = (bytes([SNAPSHOT]), _sized(user_id.encode()), _sized(None), bytes([1, len(name)]), name, _sized(value.encode()))
     return b"".join(parts)
 
 

@@ -13,7 +13,7 @@ from operators import outgoing
 from uic.codec import read_header
 from uic.errors import BadInput
 from uic.letters import Letter, LetterBox
-from uic.store.contract import OnlineStore
+from uic.store.contract import WritableStore
 
 
 class LoggedLetter(NamedTuple):
@@ -36,7 +36,10 @@ class Publisher(Protocol):
 
 
 class Records:
-    """Publishes through the operator's output."""
+    """Publishes through the operator's output, for a job of this generation."""
+
+    def __init__(self, generation: int) -> None:
+        self._generation = generation
 
     def memories(self, memories: Sequence[tuple[str, bytes]]) -> list[bytes]:
         return [outgoing.snapshot(user_id, blob) for user_id, blob in memories]
@@ -46,20 +49,21 @@ class Records:
         return [record for record in records if record is not None]
 
     def departure(self, user_id: str) -> list[bytes]:
-        return [outgoing.snapshot(user_id, None)]
+        return [outgoing.departure(user_id, self._generation)]
 
 
 class Direct:
     """Writes store and letter box itself: for one update operator on one machine. Every write survives the process."""
 
-    def __init__(self, store: OnlineStore, box: LetterBox, keep_at: dict[str, frozenset[int]]) -> None:
+    def __init__(self, store: WritableStore, box: LetterBox, keep_at: dict[str, frozenset[int]], generation: int) -> None:
         self._store = store
+        self._generation = generation
         self._box = box
         self._keep_at = keep_at
 
     def memories(self, memories: Sequence[tuple[str, bytes]]) -> list[bytes]:
+        self._store.write_many(memories)
         for user_id, blob in memories:
-            self._store.write(user_id, blob)
             sequences = self._keep_at.get(user_id)
             if sequences is not None and read_header(blob).sequence in sequences:
                 self._store.write_kept(user_id, blob)
@@ -79,7 +83,7 @@ class Direct:
         return []
 
     def departure(self, user_id: str) -> list[bytes]:
-        self._store.delete(user_id)
+        self._store.delete(user_id, generation=self._generation)
         return []
 
 

@@ -22,7 +22,7 @@ from uic.forgetting import FILE as FORGOTTEN_FILE
 from uic.forgetting import Forgotten
 from uic.letters import LetterBox
 from uic.quarantine import Quarantine
-from uic.store.rocksdb import RocksStore
+from uic.store.sharded import open_to_write
 from uic.update import Outcome, Updater
 
 # One file a worker, as Prometheus' file_sd_configs reads them: workers of one machine cannot all have one port.
@@ -40,6 +40,7 @@ class Worker:
         self._job_dir = Path(settings.job_dir)
         self.checkpoint = restored_checkpoint(settings)
         self.writes_store = settings.store is not None
+        self.generation = settings.generation
         self.zone = settings.zone
         self.quarantine = None if settings.quarantine is None else Quarantine.read(Path(settings.quarantine))
         self.max_ahead_ms = settings.max_ahead_ms
@@ -65,11 +66,11 @@ class Worker:
     def _open_publisher(self, bundle: Bundle) -> Publisher:
         settings = self._settings
         if settings.store is None:
-            return Records()
+            return Records(settings.generation)
         keep_at = {} if settings.keep_at is None else read_keep_at(Path(settings.keep_at))
         box = LetterBox(self._job_dir / "letters.sqlite")
-        store = RocksStore.create_or_open(Path(settings.store), bundle.identity, zone=settings.zone, kept=settings.kept_days)
-        return Direct(store, box, keep_at)
+        store = open_to_write(Path(settings.store), bundle.identity, zone=settings.zone, kept=settings.kept_days)
+        return Direct(store, box, keep_at, settings.generation)
 
     def _serve_metrics(self) -> StreamMetrics | None:
         settings = self._settings

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import toy
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, Message, TopicPartition
 
 from jobs import topics
 from jobs.chaos.world import committed_offsets, end_offsets
@@ -107,6 +107,7 @@ def test_no_event_around_the_hand_over_is_lost_or_applied_twice(
     submitted.append(job)
     wait(lambda: committed_offsets(kafka) == end_offsets(kafka, kafka.events), "a checkpoint with all events", cluster, job)
     wait(lambda: latest(kafka).get("gone", b"?") is None, "the idle user's leave", cluster, job)
+    assert deletions(kafka) == {"gone": {"generation": b"0"}}
     savepoint = cluster.stop(job, tmp_path / "job" / "checkpoints" / "run-000001")
 
     bundle = Bundle.open(toy_bundle)
@@ -170,17 +171,31 @@ def facts(memory: UserMemory) -> tuple[Any, ...]:
 
 def latest(kafka: KafkaSettings) -> dict[str, bytes | None]:
     """What the snapshots topic says of each user now."""
+    return {(message.key() or b"").decode(): message.value() for message in published(kafka)}
+
+
+def deletions(kafka: KafkaSettings) -> dict[str, dict[str, Any]]:
+    """The headers with which users were said to have left."""
+    return {
+        (message.key() or b"").decode(): dict(message.headers() or ())
+        for message in published(kafka)
+        if message.value() is None
+    }
+
+
+def published(kafka: KafkaSettings) -> list[Message]:
+    """All of the snapshots topic, each partition in order."""
     consumer = Consumer({**client_config(kafka), "group.id": "warm-look", "enable.auto.commit": False, "fetch.wait.max.ms": 10})
     try:
         ends = end_offsets(kafka, kafka.snapshots)
         consumer.assign([TopicPartition(kafka.snapshots, partition, 0) for partition in ends])
-        found: dict[str, bytes | None] = {}
+        found: list[Message] = []
         left = sum(ends.values())
         while left > 0:
             messages = consumer.consume(left, timeout=10)
             assert messages
             left -= len(messages)
-            found |= {(message.key() or b"").decode(): message.value() for message in messages}
+            found += messages
         return found
     finally:
         consumer.close()

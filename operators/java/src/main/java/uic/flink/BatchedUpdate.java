@@ -83,6 +83,7 @@ public abstract class BatchedUpdate extends AbstractStreamOperator<Row> implemen
     private transient String updates;
     private transient MemorySegment memories; // seen by both languages
     private transient int blobSize;
+    private transient int generation;
     private transient KeyedStateBackend<Row> backend;
     private transient int maxParallelism;
     private transient Map<String, Integer> places;
@@ -171,6 +172,7 @@ public abstract class BatchedUpdate extends AbstractStreamOperator<Row> implemen
             throw new FlinkRuntimeException("the update operator could not open:\n" + problem);
         }
         blobSize = ((Number) interpreter.invokeMethod(updates, "__getattribute__", "blob_size")).intValue();
+        generation = ((Number) interpreter.invokeMethod(updates, "__getattribute__", "generation")).intValue();
         memories = MemorySegmentFactory.allocateUnpooledOffHeapMemory(Math.multiplyExact(capacity, blobSize), this);
         interpreter.invokeMethod(updates, "share", memories.getAddress(), memories.size());
         if ((Boolean) interpreter.invokeMethod(updates, "__getattribute__", "must_sweep")) {
@@ -454,7 +456,7 @@ public abstract class BatchedUpdate extends AbstractStreamOperator<Row> implemen
             return;
         }
         memory.clear();
-        output.collect(new StreamRecord<>(Outgoing.snapshot(user, null)));
+        output.collect(new StreamRecord<>(Outgoing.departure(user, generation)));
     }
 
     @Override

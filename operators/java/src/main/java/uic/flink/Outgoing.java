@@ -16,10 +16,12 @@ final class Outgoing {
     static final byte LATE = 1;
     static final byte DEAD = 2;
 
+    private static final byte[] GENERATION = "generation".getBytes(StandardCharsets.UTF_8);
+
     private Outgoing() {}
 
     /**
-     * A published memory; blob null: the user left. ROW(record, value): the value of the record is beside it rather than in it,
+     * A published memory. ROW(record, value): the value of the record is beside it rather than in it,
      * since memories are large and would be copied twice.
      */
     static Row snapshot(byte[] userId, byte[] blob) {
@@ -30,6 +32,19 @@ final class Outgoing {
         put(out, null);
         out.put((byte) 0);
         return Row.of(bytes, blob);
+    }
+
+    /** The user left, says a job of this generation: a memory carries its own, where there is none a header does. */
+    static Row departure(byte[] userId, int generation) {
+        byte[] text = Integer.toString(generation).getBytes(StandardCharsets.UTF_8);
+        byte[] bytes = new byte[15 + userId.length + GENERATION.length + text.length];
+        ByteBuffer out = ByteBuffer.wrap(bytes).order(ByteOrder.LITTLE_ENDIAN);
+        out.put(SNAPSHOT);
+        put(out, userId);
+        put(out, null);
+        out.put((byte) 1).put((byte) GENERATION.length).put(GENERATION);
+        put(out, text);
+        return Row.of(bytes, null);
     }
 
     /** A dead letter; headers are pairs of name and value. */
