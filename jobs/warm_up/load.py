@@ -5,8 +5,8 @@ from pathlib import Path
 
 from jobs.settings import DaysSettings
 from uic.bundle import Bundle
-from uic.store import sharded
-from uic.store.rocksdb import RocksStore
+from uic.store.contract import WritableStore
+from uic.store.sharded import open_to_write
 from uic.warm.packed import read
 
 
@@ -27,19 +27,16 @@ def load(
     try:
         for path in files:
             for block in read(path, bundle.codec):
+                memories = []
                 for number, user in enumerate(block.users):
                     blob = bytes(block.packed[number * bundle.codec.size : (number + 1) * bundle.codec.size])
-                    written += opened.write(user.decode(), blob)
+                    memories.append((user.decode(), blob))
+                written += sum(opened.write_many(memories))
                 is_done(len(block.users))
     finally:
         opened.close()
     return written
 
 
-def _open(path: Path, bundle: Bundle, days: DaysSettings) -> RocksStore | sharded.ShardedStore:
-    if not sharded.is_sharded(path):
-        return RocksStore.create_or_open(path, bundle.identity, zone=days.zone, kept=days.kept)
-    made = sharded.read(path)
-    return sharded.ShardedStore.create_or_open(
-        path, bundle.identity, shards=made.shards, partitions=made.partitions, zone=days.zone, kept=days.kept
-    )
+def _open(path: Path, bundle: Bundle, days: DaysSettings) -> WritableStore:
+    return open_to_write(path, bundle.identity, zone=days.zone, kept=days.kept)
