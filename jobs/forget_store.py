@@ -4,24 +4,39 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from uic.codec import read_header
 from uic.errors import StoreLocked
 from uic.forgetting import Forgotten
 from uic.partition import partition_of
 from uic.store import sharded
+from uic.store.contract import Position
+from uic.store.place import redis_url, words
 from uic.store.rocksdb import RocksStore
 
 if TYPE_CHECKING:
     from jobs.forget import Report
     from jobs.forget_topics import Place
+    from uic.store.redis_store import RedisStore
 
 _POLL_S = 0.05
 
 
 def forget(store: Path, user: str, place: "Place", forgotten: Forgotten, wait_s: float, report: "Report") -> None:
     """Forget in a store that follows the snapshots topic, in which the deletion is at this place."""
+    if redis_url(store) is not None:
+        with to_write(store) as shared:
+            if shared is None:
+                report.erased.append(f"{words(store)}: no store is there; whoever follows the topic comes by the deletion")
+                return
+            # Its follower writes it too, and need not be waited for; nor does it bring back what is older than the deletion for
+            # longer than until it comes by it.
+            shared.forget(user)
+            at = shared.positions().get(place.partition)
+        report.erased.append(f"{words(store)}: the memory, daily and kept copies")
+        _say_if_behind(words(store), at, place, report)
+        return
     path = _part_of(store, user)
     if not (path / "CURRENT").exists():
         report.erased.append(f"{store}: no store is there on this machine; whoever follows the topic comes by the deletion")
@@ -42,23 +57,27 @@ def forget(store: Path, user: str, place: "Place", forgotten: Forgotten, wait_s:
             writer.forget(user)
             at = writer.positions().get(place.partition)
         report.erased.append(f"{store}: the memory, daily and kept copies; nobody else writes it now")
-        if at is not None and at.offset <= place.offset:
-            report.still.append(
-                f"{store}: it is {place.offset - at.offset + 1} snapshots behind, and older ones may show the user for a "
-                "moment, until `uic store follow` has come past the deletion"
-            )
+        _say_if_behind(str(store), at, place, report)
+
+
+def _say_if_behind(store: str, at: Position | None, place: "Place", report: "Report") -> None:
+    if at is not None and at.offset <= place.offset:
+        report.still.append(
+            f"{store}: it is {place.offset - at.offset + 1} snapshots behind, and older ones may show the user for a "
+            "moment, until `uic store follow` has come past the deletion"
+        )
 
 
 @contextmanager
-def to_write(path: Path) -> Iterator[RocksStore | None]:
-    """The store of an embedded job that does not run; None where there is none yet."""
-    if not (path / "CURRENT").exists():
+def to_write(path: Path) -> Iterator["RocksStore | RedisStore | None"]:
+    """The store of an embedded job that does not run, or one in Redis; None where there is none yet."""
+    if not sharded.is_there(path):
         yield None
         return
-    with closing(RocksStore.open_to_read(path)) as reader:
+    with closing(sharded.open_to_read(path)) as reader:
         identity = reader.identity
-    with closing(RocksStore.create_or_open(path, identity)) as writer:
-        yield writer
+    with closing(sharded.open_to_write(path, identity)) as writer:
+        yield cast("RocksStore | RedisStore", writer)
 
 
 def _part_of(store: Path, user: str) -> Path:

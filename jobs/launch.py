@@ -18,7 +18,8 @@ from operators import failure, progress
 from uic.bundle import Bundle
 from uic.errors import BadInput, JobError, StoreError
 from uic.store.opening import check_identity
-from uic.store.rocksdb import RocksStore
+from uic.store.place import absolute
+from uic.store.sharded import is_there, open_to_read
 
 BACKENDS = ("hashmap", "rocksdb")
 
@@ -80,10 +81,10 @@ def _check(settings: JobSettings) -> Bundle:
 def _check_store(settings: JobSettings, bundle: Bundle) -> None:
     """Refuse a store of another layout or lineage here, rather than in the job after its start."""
     store = None
-    if (settings.store / "CURRENT").exists():
+    if is_there(settings.store):
         # A store whose job died while making it cannot be read yet; the job finishes it.
         with suppress(StoreError):
-            store = RocksStore.open_to_read(settings.store)
+            store = open_to_read(settings.store)
             store.close()
     if store is not None:
         check_identity(store.identity, bundle.identity, settings.store)
@@ -92,7 +93,7 @@ def _check_store(settings: JobSettings, bundle: Bundle) -> None:
 def _plan_run(settings: JobSettings, folder: JobFolder, bundle: Bundle, display: Display) -> tuple[JobRecord, Path | None]:
     """The record of the run to come and the checkpoint it goes on from, None for a fresh start."""
     before = folder.record()
-    store = settings.store.absolute()
+    store = absolute(settings.store)
     record = JobRecord(
         run=1 if before is None else before.run + 1,
         layout=bundle.identity.layout,
@@ -119,7 +120,7 @@ def _plan_run(settings: JobSettings, folder: JobFolder, bundle: Bundle, display:
         return record, None
     if before.store != record.store:
         raise JobError(f"{folder.path}: its state was published to {before.store}, not to {store}. {advice}")
-    if not (store / "CURRENT").exists():
+    if not is_there(store):
         raise JobError(
             f"{store}: the job goes on from a saved state, but its store is gone: users without new events would be missing. "
             "Put the store back, or use another --job-dir to apply the log from its beginning"

@@ -73,12 +73,12 @@ def check_state(folder: JobFolder, record: JobRecord, bundle: "Bundle | None") -
 def check_store(path: Path, bundle: "Bundle | None") -> Iterator[Finding]:
     """Whether the online store opens and holds memories of the bundle."""
     from uic.store.opening import check_identity
-    from uic.store.sharded import open_to_read
+    from uic.store.sharded import is_there, open_to_read
 
-    if not path.exists():
-        yield Finding("store", "absent", f"{path}: no store yet", "`uic job run` or `uic store follow` makes it")
-        return
     try:
+        if not path.exists() and not is_there(path):
+            yield Finding("store", "absent", f"{path}: no store yet", "`uic job run` or `uic store follow` makes it")
+            return
         store = open_to_read(path)
     except UicError as error:
         yield problem("store", error)

@@ -243,15 +243,13 @@ class KafkaTopics:
 
 
 class StoreOnDisk:
-    """A RocksDB store, in one part or several, opened for reading beside its follower."""
+    """A store, in one part or several or in Redis, opened for reading beside its follower."""
 
     def __init__(self, path: Path) -> None:
-        from uic.store.rocksdb import RocksStore
-        from uic.store.sharded import ShardedStore, open_to_read
+        from uic.store.sharded import open_to_read, parts_of
 
         self._store = open_to_read(path)
-        parts = self._store.shards if isinstance(self._store, ShardedStore) else [self._store]
-        self._parts = [part for part in parts if isinstance(part, RocksStore)]
+        self._parts = parts_of(self._store)
 
     @property
     def identity(self) -> StoreIdentity:
@@ -267,7 +265,7 @@ class StoreOnDisk:
 
     @property
     def zone(self) -> str:
-        return self._parts[0].retention.days.zone
+        return self._store.zone
 
     def read(self, user_id: str, as_of: date | None = None) -> bytes | None:
         self._store.refresh()

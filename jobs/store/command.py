@@ -165,18 +165,18 @@ def status_command(ctx: typer.Context, store: StoreOption = None) -> None:
     Example: uic store status --store store
     """
     from uic.letters import LetterBox
-    from uic.store.sharded import ShardedStore, open_to_read
+    from uic.store.sharded import open_to_read, parts_of
 
     settings: Settings = ctx.obj
     path = store or settings.store.path
     console = Console(soft_wrap=True, highlight=False, markup=False)
     memories = open_to_read(path)
     try:
-        parts = list(memories.shards) if isinstance(memories, ShardedStore) else [memories]
+        parts = parts_of(memories)
         kind = f"{len(parts)} RocksDB" if redis_url(path) is None else "Redis"
         console.print(f"{words(path)}: layout {memories.identity.layout}, lineage {memories.identity.lineage}, {kind}")
         _print_days(console, memories)
-        _print_positions(console, parts, settings.kafka)  # type: ignore[arg-type]  # RocksDB or Redis, both are followed
+        _print_positions(console, parts, settings.kafka)
     finally:
         memories.close()
     if letters_of(path).exists():

@@ -126,6 +126,14 @@ class ReadableStore(OnlineStore, Protocol):
         ...
 
 
+class WritableStore(ReadableStore, Protocol):
+    """An online store as a writing process opens it."""
+
+    def write_many(self, memories: Sequence[tuple[str, bytes]]) -> list[bool]:
+        """`write` for several users, quicker than one after the other."""
+        ...
+
+
 class InMemoryStore(VersionedStore):
     """A store in dictionaries: honest in every promise but that of surviving its process."""
 

@@ -17,6 +17,7 @@ knows. The writer goes on, and notes that memories are missing until `uic store 
 import json
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from datetime import date
 from itertools import islice
 from typing import NamedTuple
@@ -468,6 +469,12 @@ def _steps(writing: Writing, user: bytes) -> list[Step]:
 
 def _cells(flat: Sequence[bytes]) -> dict[Cell, bytes]:
     return {cell_of(field): value for field, value in zip(flat[::2], flat[1::2], strict=True)}
+
+
+def exists(url: RedisUrl, password: str | None = None) -> bool:
+    """Whether a store of this name has been made there."""
+    with closing(Link(url, password)) as link:
+        return _read_frame(link) is not None
 
 
 def _read_frame(link: Link) -> Frame | None:

@@ -17,10 +17,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import date
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from uic.errors import BadInput, StoreError, StoreMismatch
 from uic.partition import partition_of
-from uic.store.contract import ReadableStore, Shard, StoreIdentity
+from uic.store.contract import OnlineStore, ReadableStore, Shard, StoreIdentity, WritableStore
 from uic.store.lineage import Lineage
 from uic.store.opening import SHARDS_FILE as FILE
 from uic.store.opening import check_zone
@@ -28,6 +29,9 @@ from uic.store.place import redis_url
 from uic.store.rocksdb import RocksStore
 from uic.store.versioned import begun, days_of, midnight_ms
 from uic.store.writing import Retention, Span
+
+if TYPE_CHECKING:
+    from uic.store.apply import FollowingStore
 
 _FORMAT = 1
 _PARTITIONER = "murmur2"
@@ -97,6 +101,9 @@ class ShardedStore:
     def write(self, user_id: str, blob: bytes) -> bool:
         return self._of(user_id).write(user_id, blob)
 
+    def write_many(self, memories: Sequence[tuple[str, bytes]]) -> list[bool]:
+        return [self.write(user_id, blob) for user_id, blob in memories]
+
     def read(self, user_id: str, as_of: date | None = None) -> bytes | None:
         at_ms = None if as_of is None else midnight_ms(as_of, self.retention, self.span)
         return self._of(user_id).read_before(user_id, at_ms)
@@ -158,6 +165,16 @@ class ShardedStore:
         return self.shards[partition_of(user_id.encode(), self._partitions) % len(self.shards)]
 
 
+def is_there(path: Path) -> bool:
+    """Whether a store has been made at this place; raises StoreUnavailable where Redis does not say."""
+    url = redis_url(path)
+    if url is not None:
+        from uic.store.redis_store import exists
+
+        return exists(url)
+    return is_sharded(path) or (path / "CURRENT").exists()
+
+
 def open_to_read(path: Path) -> ReadableStore:
     """Whichever store is at this place: in one RocksDB, in several, or in Redis."""
     url = redis_url(path)
@@ -166,6 +183,28 @@ def open_to_read(path: Path) -> ReadableStore:
 
         return RedisStore.open_to_read(url)
     return ShardedStore.open_to_read(path) if is_sharded(path) else RocksStore.open_to_read(path)
+
+
+def parts_of(store: OnlineStore) -> "Sequence[FollowingStore]":
+    """The parts of a store, each of which knows how far the topic is applied to it."""
+    return store.shards if isinstance(store, ShardedStore) else [cast("FollowingStore", store)]
+
+
+def open_to_write(
+    path: Path, identity: StoreIdentity, *, zone: str | None = None, kept: int = 7, wait_s: float = 30
+) -> WritableStore:
+    """The store at this place for writing, as it was made; where there is none, one RocksDB or one in Redis."""
+    url = redis_url(path)
+    if url is not None:
+        from uic.store.redis_store import RedisStore
+
+        return RedisStore.create_or_open(url, identity, zone=zone, kept=kept)
+    if not is_sharded(path):
+        return RocksStore.create_or_open(path, identity, zone=zone, kept=kept, wait_s=wait_s)
+    made = read(path)
+    return ShardedStore.create_or_open(
+        path, identity, shards=made.shards, partitions=made.partitions, zone=zone, kept=kept, wait_s=wait_s
+    )
 
 
 def open_shard(

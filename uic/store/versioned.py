@@ -2,7 +2,7 @@
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
 
 from uic.codec import with_generation
@@ -85,6 +85,9 @@ class VersionedStore(ABC):
                     self._versions.clear()
                 self._versions[user] = version
         return True
+
+    def write_many(self, memories: Sequence[tuple[str, bytes]]) -> list[bool]:
+        return [self.write(user_id, blob) for user_id, blob in memories]
 
     def read(self, user_id: str, as_of: date | None = None) -> bytes | None:
         return self.read_before(user_id, None if as_of is None else midnight_ms(as_of, self.retention, self.span))
