@@ -27,8 +27,8 @@ BACKENDS = ("hashmap", "rocksdb")
 
 
 def chaos_command(
-    bundle: Annotated[Path, typer.Option(help="The bundle whose step is applied.")],
     faults: Annotated[list[str] | None, typer.Argument(help="Which faults; default: all, the control first.")] = None,
+    bundle: Annotated[Path | None, typer.Option(help="The bundle whose step is applied; needed but for --list.")] = None,
     plan: Annotated[list[str] | None, typer.Option(help="batched, per-event; default: both.")] = None,
     backend: Annotated[list[str] | None, typer.Option(help="hashmap, rocksdb; default: both.")] = None,
     events: Annotated[int, typer.Option(help="Events of each load.")] = 100_000,
@@ -52,6 +52,8 @@ def chaos_command(
         for name, fault in FAULTS.items():
             console.print(f"{name:<24} {fault.help}")
         return
+    if bundle is None:
+        raise BadInput("--bundle: name the bundle whose step is applied; `uic export` makes one")
     wanted = faults or list(FAULTS)
     _check("fault", wanted, FAULTS)
     _check("plan", plan or [], PLANS)

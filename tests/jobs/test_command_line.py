@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -105,3 +106,14 @@ def test_the_version_is_printed(uic: Uic) -> None:
     ended = uic("version")
     assert ended.code == 0
     assert ended.out.strip().count(".") == 2
+
+
+def test_chaos_names_its_faults_and_refuses_what_it_does_not_know(uic: Uic, tmp_path: Path) -> None:
+    listed = uic("chaos", "--list")
+    assert listed.code == 0
+    assert {"control", "kill-ten-times", "hot-user"} <= {line.split()[0] for line in listed.out.splitlines()}
+    assert "--bundle: name the bundle" in uic("chaos", "hot-user").err
+    unknown = uic("chaos", "meteor", "--bundle", str(tmp_path))
+    assert (unknown.code, "fault: expected one of control, " in unknown.err) == (2, True)
+    assert "got meteor" in unknown.err
+    assert uic("chaos", "--bundle", str(tmp_path / "none")).code == 2
