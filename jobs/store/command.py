@@ -1,4 +1,4 @@
-"""`uic store follow` and `uic store status`: an online store that is written from the snapshots topic."""
+"""`uic store`: an online store written from the snapshots topic, looked at, moved and repaired."""
 
 import datetime
 import re
@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.settings import DaysSettings, KafkaSettings, Settings
+from jobs.store.repair_command import repair_command
+from jobs.store.whole_commands import copy_command, export_command, import_command, stats_command
 from uic.clock import Days
 from uic.errors import BadInput, UicError
 from uic.store.place import redis_url, words
@@ -34,6 +36,13 @@ StoreOption = Annotated[
 @store_app.callback()
 def _store() -> None:
     """The online store: written from the snapshots topic, and looked at."""
+
+
+store_app.command("stats")(stats_command)
+store_app.command("copy")(copy_command)
+store_app.command("export")(export_command)
+store_app.command("import")(import_command)
+store_app.command("repair")(repair_command)
 
 
 @store_app.command("follow")

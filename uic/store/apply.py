@@ -134,6 +134,8 @@ class Applier:
         latest = self._latest([snapshot.key for snapshot in snapshots if snapshot.key is not None])
         # Looked up after the snapshots were read: whoever publishes in a generation has begun it before.
         writing = self._store.writing()
+        writing.prunes = False  # whoever follows sweeps
+        writing.know(self._of_earlier_days(latest, writing.begins_ms))
         offsets: dict[int, int] = {}
         for snapshot in snapshots:
             partition, offset, key, blob, generation, is_forgotten = snapshot
@@ -199,6 +201,11 @@ class Applier:
             for key, blob in zip(unknown, self._store.read_many(unknown), strict=True):
                 latest[key] = None if blob is None else self._stored_version(blob)
         return latest
+
+    def _of_earlier_days(self, latest: Mapping[bytes, Version | None], begins_ms: int) -> dict[bytes, bytes | None]:
+        """The memories that a first one of the day leaves behind, read all at once."""
+        users = [key for key, version in latest.items() if version is not None and version[2] < begins_ms]
+        return dict(zip(users, self._store.read_many(users), strict=True)) if users else {}
 
     def _stored_version(self, blob: bytes) -> Version | None:
         try:

@@ -17,7 +17,7 @@ from uic.clock import Days
 from uic.codec import read_header
 from uic.store.lineage import Cell, Lineage
 from uic.store.versioned import VersionedStore
-from uic.store.writing import Retention, Span, Writing
+from uic.store.writing import Retention, Span, Whole, Writing
 
 
 class StoreIdentity(NamedTuple):
@@ -121,8 +121,17 @@ class ReadableStore(OnlineStore, Protocol):
         """The time zone of the store's days."""
         ...
 
+    @property
+    def span(self) -> Span | None:
+        """The midnights to read as of; None where no memory with a log time was ever written."""
+        ...
+
     def refresh(self) -> None:
         """Let this process see what the writing ones have written since."""
+        ...
+
+    def wholes(self) -> Iterator[Whole]:
+        """All that is stored, user by user, those who left among them; one may come twice while others write."""
         ...
 
 
@@ -131,6 +140,14 @@ class WritableStore(ReadableStore, Protocol):
 
     def write_many(self, memories: Sequence[tuple[str, bytes]]) -> list[bool]:
         """`write` for several users, quicker than one after the other."""
+        ...
+
+    def put_wholes(self, wholes: Sequence[Whole], span: Span | None) -> None:
+        """All that another store had of these users, in the place of what is here, as it stands there."""
+        ...
+
+    def adopt(self, lineage: Lineage) -> None:
+        """The generations of another store, in one that has begun none of its own."""
         ...
 
 
@@ -189,6 +206,9 @@ class InMemoryStore(VersionedStore):
 
     def _users_with_copies(self, after: bytes | None = None) -> Iterator[bytes]:
         yield from sorted(user for user, copies in self._copies.items() if copies and (after is None or user > after))
+
+    def kept_of(self, user: bytes) -> dict[int, bytes]:
+        return {sequence: blob for (owner, sequence), blob in self._kept.items() if owner == user}
 
     def write_kept(self, user_id: str, blob: bytes) -> None:
         stamped = self.stamped(blob)

@@ -16,6 +16,7 @@ braces make Redis put a bucket into one slot, and so on one server of a cluster.
 import json
 import struct
 import zlib
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from uic.errors import StoreError
@@ -93,6 +94,10 @@ def field_of(cell: Cell) -> bytes:
 
 def cell_of(field: bytes) -> Cell:
     return Cell._make(_CELL.unpack(field))
+
+
+def kept_in(fields: Mapping[bytes, bytes]) -> dict[int, bytes]:
+    return {_SEQUENCE.unpack(field)[0]: blob for field, blob in fields.items()}
 
 
 def kept_field(sequence: int) -> bytes:

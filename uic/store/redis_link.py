@@ -110,6 +110,22 @@ class Link:
         """One command of Redis' own."""
         return self._asked(lambda: self._client.execute_command(*command))
 
+    def ask_many(self, commands: Sequence[tuple[Reply, ...]]) -> list[Reply]:
+        """Commands of Redis' own, in few round trips."""
+        replies: list[Reply] = []
+        for start in range(0, len(commands), _AT_ONCE):
+            part = commands[start : start + _AT_ONCE]
+
+            def send(part: Sequence[tuple[Reply, ...]] = part) -> list[Reply]:
+                pipeline = self._client.pipeline(transaction=False)
+                for command in part:
+                    pipeline.execute_command(*command)
+                answers: list[Reply] = pipeline.execute()
+                return answers
+
+            replies += self._asked(send)
+        return replies
+
     def scan(self, pattern: bytes) -> Iterator[list[bytes]]:
         """All keys of a pattern, in pieces; a key may come twice while Redis makes room."""
         nodes = self._client.get_primaries() if self.url.is_cluster else [None]
@@ -135,15 +151,7 @@ class Link:
 
     def sizes(self, keys: Sequence[bytes]) -> list[int]:
         """The bytes that keys take in the memory of Redis, with all that it adds."""
-
-        def send() -> list[Reply]:
-            pipeline = self._client.pipeline(transaction=False)
-            for key in keys:
-                pipeline.memory_usage(key, samples=0)
-            replies: list[Reply] = pipeline.execute()
-            return replies
-
-        return [size for size in self._asked(send) if size is not None]
+        return [size or 0 for size in self.ask_many([("MEMORY USAGE", key, "SAMPLES", 0) for key in keys])]
 
     def close(self) -> None:
         self._client.close()

@@ -30,10 +30,10 @@ from uic.store.lineage import FOREVER_MS, Cell, Lineage
 from uic.store.opening import check_identity, check_zone
 from uic.store.place import RedisUrl
 from uic.store.redis_generations import RedisGenerations
-from uic.store.redis_keys import BUCKETS, IDENTITY, LOST, POSITION, SOURCE, Frame, Keys, cell_of, field_of, kept_field
+from uic.store.redis_keys import BUCKETS, IDENTITY, LOST, POSITION, SOURCE, Frame, Keys, cell_of, field_of, kept_field, kept_in
 from uic.store.redis_link import Call, Link, Reply
 from uic.store.versioned import VersionedStore, begun, midnight_ms, shown
-from uic.store.writing import LEFT, Outcome, Retention, Span, Writing, usable_version, version_of
+from uic.store.writing import LEFT, Outcome, Retention, Span, Whole, Writing, usable_version, version_of
 
 _DAY = struct.Struct("<qq")
 _HEADER = 56
@@ -249,6 +249,33 @@ class RedisStore(VersionedStore):
         """The users with a latest memory or with copies; one may come twice while Redis makes room."""
         for keys in self.link.scan(self.keys.pattern(kind)):
             yield from map(self.keys.user, keys)
+
+    def kept_of(self, user: bytes) -> dict[int, bytes]:
+        return kept_in(self.link.ask("HGETALL", self.keys.of(user)[3]))
+
+    def wholes(self) -> Iterator[Whole]:
+        for kind in (b"L", b"D"):
+            every = self._scan(kind)
+            while page := list(islice(every, _PAGE)):
+                stored = self._call(page, [b"read", b"", b""])
+                kept = self.link.ask_many([("HGETALL", self.keys.of(user)[3]) for user in page])
+                for user, (_, _, latest, copies), memories in zip(page, stored, kept, strict=True):
+                    if (latest != b"") == (kind == b"L"):
+                        yield Whole(user, latest or None, _cells(copies), kept_in(memories))
+
+    def put_wholes(self, wholes: Sequence[Whole], span: Span | None) -> None:
+        self._advance(span)
+        text = self._generations.goes_by[1]
+        calls: list[Call] = []
+        kept = []
+        for user, latest, copies, memories in wholes:
+            put = [part for cell, value in copies.items() for part in (field_of(cell), b"P" + value)]
+            calls.append((self.keys.of(user), [b"commit", text, b"", b"" if latest is None else b"P" + latest, b"F", *put]))
+            kept += [("HSET", self.keys.of(user)[3], kept_field(sequence), blob) for sequence, blob in memories.items()]
+        for (keys, _), reply in zip(calls, self.link.call_many(calls), strict=True):
+            if reply[0] != b"made":
+                raise StoreUnavailable(f"{self.url}: a generation began while {keys[1]!r} was put; put all of them again")
+        self.link.ask_many(kept)
 
     def _users_with_latest(self) -> Iterator[bytes]:
         return self._scan(b"L")

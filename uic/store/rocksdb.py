@@ -260,6 +260,11 @@ class RocksStore(VersionedStore):
         raw = get(self._db, _LINEAGE)
         return Lineage() if raw is None else Lineage.from_json(raw, self._path)
 
+    def kept_of(self, user: bytes) -> dict[int, bytes]:
+        prefix = _kept_of(user)
+        whole = len(prefix) + _SEQUENCE.size
+        return {_SEQUENCE.unpack(key[len(prefix) :])[0]: blob for key, blob in self._under(prefix) if len(key) == whole}
+
     def write_kept(self, user_id: str, blob: bytes) -> None:
         stamped = self.stamped(blob)
         self._db[_kept_of(user_id.encode()) + _SEQUENCE.pack(read_header(stamped).sequence)] = stamped

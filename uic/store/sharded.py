@@ -27,8 +27,8 @@ from uic.store.opening import SHARDS_FILE as FILE
 from uic.store.opening import check_zone
 from uic.store.place import redis_url
 from uic.store.rocksdb import RocksStore
-from uic.store.versioned import begun, days_of, midnight_ms
-from uic.store.writing import Retention, Span
+from uic.store.versioned import begun, check_adoption, days_of, midnight_ms
+from uic.store.writing import Retention, Span, Whole
 
 if TYPE_CHECKING:
     from uic.store.apply import FollowingStore
@@ -146,6 +146,21 @@ class ShardedStore:
 
     def users(self) -> Iterator[str]:
         return itertools.chain.from_iterable(shard.users() for shard in self.shards)
+
+    def wholes(self) -> Iterator[Whole]:
+        return itertools.chain.from_iterable(shard.wholes() for shard in self.shards)
+
+    def put_wholes(self, wholes: Sequence[Whole], span: Span | None) -> None:
+        parts: dict[RocksStore, list[Whole]] = {}
+        for whole in wholes:
+            parts.setdefault(self._of(whole.user.decode()), []).append(whole)
+        for shard, part in parts.items():
+            shard.put_wholes(part, span)
+
+    def adopt(self, lineage: Lineage) -> None:
+        check_adoption(self.lineage, lineage)
+        if lineage != self.lineage:
+            self.shards[0].generations.write(lineage)
 
     def write_kept(self, user_id: str, blob: bytes) -> None:
         self._of(user_id).write_kept(user_id, blob)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
 
 from uic.codec import with_generation
-from uic.errors import BadInput, CorruptMemory
+from uic.errors import BadInput, CorruptMemory, StoreMismatch
 from uic.store.lineage import Cell, Lineage, best
-from uic.store.writing import Outcome, Retention, Span, Version, Writing, version_of
+from uic.store.writing import Outcome, Retention, Span, Version, Whole, Writing, version_of
 
 _MOST_VERSIONS = 100_000
 
@@ -45,6 +45,13 @@ class VersionedStore(ABC):
     @abstractmethod
     def copies(self, user: bytes) -> dict[Cell, bytes]:
         """The daily copies as stored."""
+
+    @abstractmethod
+    def write_kept(self, user_id: str, blob: bytes) -> None: ...
+
+    @abstractmethod
+    def kept_of(self, user: bytes) -> dict[int, bytes]:
+        """The kept memories by their sequences."""
 
     @abstractmethod
     def commit(self, writing: Writing, offsets: Mapping[int, int] | None = None, *, now_ms: int = 0) -> None:
@@ -128,6 +135,32 @@ class VersionedStore(ABC):
         except CorruptMemory:
             return True  # and whoever reads it is told
 
+    def wholes(self) -> Iterator[Whole]:
+        for user in self._users_with_latest():
+            yield Whole(user, self.latest(user), self.copies(user), self.kept_of(user))
+        for user in self._users_with_copies():
+            if self.latest(user) is None:
+                yield Whole(user, None, self.copies(user), self.kept_of(user))
+
+    def put_wholes(self, wholes: Sequence[Whole], span: Span | None) -> None:
+        with self._turn:
+            writing = self.writing()
+            for whole in wholes:
+                writing.forget(whole.user)
+                writing.latest[whole.user] = whole.latest
+                writing.copies.setdefault(whole.user, {}).update(whole.copies)
+            writing.span = span
+            self.commit(writing)
+            for whole in wholes:
+                self._versions.pop(whole.user, None)
+                for blob in whole.kept.values():
+                    self.write_kept(whole.user.decode(), blob)
+
+    def adopt(self, lineage: Lineage) -> None:
+        check_adoption(self.lineage, lineage)
+        if lineage != self.lineage:
+            self._write_lineage(lineage)
+
     def begin_generation(self, generation: int, cut_ms: int) -> None:
         lineage = begun(self.lineage, generation, cut_ms, self.retention, self.span)
         if lineage is not None:
@@ -200,6 +233,15 @@ def days_of(span: Span | None, retention: Retention) -> list[date]:
     while retention.days.begins_ms(days[0]) > span.first_ms:
         days.insert(0, retention.days.before(days[0]))
     return days
+
+
+def check_adoption(ours: Lineage, other: Lineage) -> None:
+    """Raise StoreMismatch unless these generations go on from ours."""
+    if other.cuts[: len(ours.cuts)] != ours.cuts:
+        raise StoreMismatch(
+            f"the store has begun the generations {list(map(tuple, ours.cuts))}, which those to take over do not go on from: "
+            f"{list(map(tuple, other.cuts))}. Use an empty store"
+        )
 
 
 def begun(lineage: Lineage, generation: int, cut_ms: int, retention: Retention, span: Span | None) -> Lineage | None:

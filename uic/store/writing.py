@@ -15,6 +15,7 @@ A memory that comes late, after one that replaced it, still becomes the copy of 
 """
 
 import enum
+from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 from uic.clock import Days
@@ -63,6 +64,15 @@ class Span(NamedTuple):
     last_ms: int
 
 
+class Whole(NamedTuple):
+    """All that is stored of a user: latest memory, daily copies (empty: had left by then), memories kept by sequence."""
+
+    user: bytes
+    latest: bytes | None
+    copies: Mapping[Cell, bytes]
+    kept: Mapping[int, bytes]
+
+
 class Shelves(Protocol):
     """What is stored of each user, whether any read returns it or not."""
 
@@ -103,6 +113,8 @@ class Writing:
     copies      the same for the daily copies
     forgotten   users of whom nothing may stay, before anything is put
     span        the midnights to read as of, afterwards
+    prunes      whether a user's first memory of a day removes the copies that no read returns any more; if not, somebody calls
+                the store's `sweep` once a day: to know which there are costs several times what the write does
     """
 
     def __init__(self, shelves: Shelves, lineage: Lineage, retention: Retention, span: Span | None) -> None:
@@ -110,7 +122,10 @@ class Writing:
         self.copies: dict[bytes, dict[Cell, bytes | None]] = {}
         self.forgotten: set[bytes] = set()
         self.span = span
+        self.prunes = True
         self._shelves = shelves
+        self._stored: dict[bytes, bytes | None] = {}
+        self._stored_copies: dict[bytes, dict[Cell, bytes]] = {}
         self.lineage = lineage
         self._retention = retention
         # The common case is told by comparing numbers: the generation that is written, and the newest day.
@@ -119,17 +134,31 @@ class Writing:
         if span is not None:
             self._begins_ms, self._ends_ms = retention.days.bounds_ms(span.last_ms)
 
+    @property
+    def begins_ms(self) -> int:
+        """Where the newest day of the store begins; NO_TIME before there is one."""
+        return self._begins_ms
+
+    def know(self, stored: Mapping[bytes, bytes | None]) -> None:
+        """Latest memories as stored, read by the caller for many users at once, so that they are not read one by one here."""
+        self._stored |= stored
+
     def place(self, user: bytes, old: Version | None, new: Version, blob: bytes) -> Outcome:
         """Decide on a memory; `old` is the version of the user's latest, None where there is none that can be used."""
-        if (
-            self._lowest <= new[0] <= self._highest
-            and self._begins_ms <= new[2] < self._ends_ms
-            and (old is None or self._begins_ms <= old[2])
-        ):
-            if old is not None and not takes_over(old, new):
-                return Outcome.STALE
-            self.latest[user] = blob
-            return Outcome.TAKEN
+        if self._lowest <= new[0] <= self._highest and self._begins_ms <= new[2] < self._ends_ms:
+            if old is None or self._begins_ms <= old[2]:
+                if old is not None and not takes_over(old, new):
+                    return Outcome.STALE
+                self.latest[user] = blob
+                return Outcome.TAKEN
+            if not self.prunes and old[0] == new[0] and old[2] != NO_TIME:
+                # The first of a day, taking over by its log time. Of its own cell the latest is the last memory there was, so
+                # whether there is a copy need not be looked up.
+                stored = self.latest_of(user)
+                assert stored is not None
+                self._put(user, self._retention.cell(old), stored)
+                self.latest[user] = blob
+                return Outcome.TAKEN
         return self._place(user, old, new, blob)
 
     def _place(self, user: bytes, old: Version | None, new: Version, blob: bytes) -> Outcome:
@@ -236,7 +265,12 @@ class Writing:
 
     def copies_of(self, user: bytes) -> dict[Cell, bytes]:
         """The copies as they will be."""
-        copies = {} if user in self.forgotten else self._shelves.copies(user)
+        if user in self.forgotten:
+            copies: dict[Cell, bytes] = {}
+        else:
+            if user not in self._stored_copies:
+                self._stored_copies[user] = self._shelves.copies(user)
+            copies = dict(self._stored_copies[user])
         for cell, value in self.copies.get(user, {}).items():
             if value is None:
                 copies.pop(cell, None)
@@ -246,7 +280,9 @@ class Writing:
 
     def latest_of(self, user: bytes) -> bytes | None:
         """The latest memory as it will be."""
-        return self.latest[user] if user in self.latest else self._shelves.latest(user)
+        if user in self.latest:
+            return self.latest[user]
+        return self._stored[user] if user in self._stored else self._shelves.latest(user)
 
     def _leave_behind(self, user: bytes, old: Version, cell: Cell, copies: dict[Cell, bytes]) -> None:
         there = copies.get(cell, LEFT)
