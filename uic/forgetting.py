@@ -153,6 +153,23 @@ class Forgotten:
         return blake2b(user_id.encode(), key=self._salt, digest_size=_HASH_BYTES).digest()
 
 
+def share(path: Path, other: Path) -> None:
+    """Let a second job's folder have the same file: whoever is forgotten in one of them, is so in both.
+
+    Done before: nothing happens. Raises JobError where the two cannot share a file, or the second has one of its own.
+    """
+    if not path.exists():
+        _make(path)
+    try:
+        with suppress(FileExistsError):
+            os.link(path, other)
+        is_one = path.samefile(other)
+    except OSError as error:
+        raise JobError(f"{other}: cannot be the same file as {path}, use a folder on its disk: {error.strerror}") from error
+    if not is_one:
+        raise JobError(f"{other}: says itself who is to be forgotten; expected the same file as {path}")
+
+
 def _make(path: Path) -> None:
     """A file with a salt alone, there as a whole or not at all; of two who make one, one does."""
     path.parent.mkdir(parents=True, exist_ok=True)

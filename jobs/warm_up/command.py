@@ -50,6 +50,7 @@ def warm_up_command(
     from jobs.warm_up.savepoint import check_savepoint, write_savepoint
     from jobs.warm_up.work import WorkFolder
     from uic.bundle import Bundle
+    from uic.forgetting import FILE, Forgotten
 
     stream, zone_days = ctx.obj.stream, ctx.obj.days
     idle_after_s = stream.idle_after_s if idle_after_s is None else idle_after_s
@@ -59,7 +60,7 @@ def warm_up_command(
         asked = WarmUp(
             history=history, bundle=bundle, work=work, until_ms=read_time("--until", until), days=days,
             idle_after_ms=None if idle_after_s is None else 1000 * idle_after_s, processes=processes, partitions=partitions,
-            share=number, shares=shares,
+            share=number, shares=shares, forgotten=stream.job_dir / FILE,
         )  # fmt: skip
         model = Bundle.open(bundle)
         # What would be in the way at the end is found before hours of work.
@@ -75,7 +76,7 @@ def warm_up_command(
         files = [WorkFolder(work).memories(each) for each in range(report.partitions)]
         if store is not None:
             shown.begin(f"writing {store}", users, 0)
-            load(files, store, model, zone_days, is_done=shown.advance)
+            load(files, store, model, zone_days, forgotten=Forgotten(stream.job_dir / FILE), is_done=shown.advance)
         if savepoint is not None:
             shown.begin(f"writing {savepoint}", users, 0)
             idle = asked.idle_after_ms
@@ -92,6 +93,7 @@ def _summary(report: "Report", seconds: float) -> str:
         ("applied", f"{counts.get('applied', 0):,}"),
         ("users", f"{counts.get('users', 0):,}, {report.bytes / 1e6:,.1f} MB of memories"),
         ("duplicates", f"{counts.get('duplicate', 0):,}"),
+        *([("forgotten", f"{counts['forgotten']:,}")] if counts.get("forgotten") else []),
         ("dead letters", f"{sum(dead.values()):,}" + (f" ({reasons})" if reasons else "")),
         ("outside the window", f"{counts.get('before the window', 0):,} before, {counts.get('after the window', 0):,} after"),
         ("this run", f"{seconds:.1f} s"),

@@ -22,14 +22,15 @@ from jobs.warm_up.inputs import Task
 from jobs.warm_up.read import SCHEMA, Left, read
 from jobs.warm_up.work import Done, Plan, WorkFolder
 from uic.errors import JobError
+from uic.forgetting import Forgotten
 
 _IPC = pa.ipc.IpcWriteOptions(compression="lz4")
 Region = tuple[int, int, int]
 CHUNK_ROWS = 1_500_000
 
 
-def divide(folder: WorkFolder, plan: Plan, task: Task, accepted: frozenset[str]) -> None:
-    """Read a task, leave what is no event, and write the rest by partition."""
+def divide(folder: WorkFolder, plan: Plan, task: Task, accepted: frozenset[str], forgotten: Forgotten | None = None) -> None:
+    """Read a task, leave what is no event and what is to be forgotten, and write the rest by partition."""
     started, cpu = time.perf_counter(), time.process_time()
     left = Left()
     tables = read(task, accepted=accepted, from_ms=plan.from_ms, until_ms=plan.until_ms, left=left)
@@ -38,6 +39,10 @@ def divide(folder: WorkFolder, plan: Plan, task: Task, accepted: frozenset[str])
 
     def write(file: BinaryIO) -> None:
         for chunk in _chunks(tables):
+            if forgotten is not None and not forgotten.is_empty:
+                there = chunk.num_rows
+                chunk = _without(chunk, forgotten)
+                left.counts["forgotten"] += there - chunk.num_rows
             left.counts["events"] += chunk.num_rows
             behaviours = pc.index_in(chunk.column("behaviour"), value_set=codes).cast(pa.int16())
             coded = chunk.set_column(chunk.schema.get_field_index("behaviour"), "behaviour", behaviours)
@@ -64,6 +69,17 @@ def _chunks(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
             yield pa.concat_tables(gathered)
             gathered = [SCHEMA.empty_table()]
     yield pa.concat_tables(gathered)
+
+
+def _without(table: pa.Table, forgotten: Forgotten) -> pa.Table:
+    """The events that count; those of one who is to be forgotten are only counted, a letter would keep them."""
+    users = pc.dictionary_encode(table.column("user").combine_chunks())
+    # After this time a user's events count; nobody else has one before the first.
+    untils = [forgotten.until_ms(user) for user in users.dictionary.to_pylist()]
+    until_U = np.array([-1 if until_ms is None else until_ms for until_ms in untils], dtype=np.int64)
+    if not (until_U >= 0).any():
+        return table
+    return table.filter(pa.array(table.column("time_ms").to_numpy() > until_U[users.indices.to_numpy()]))
 
 
 def _parts(table: pa.Table, partitions: int) -> Iterator[pa.Table]:

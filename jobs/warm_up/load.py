@@ -5,6 +5,8 @@ from pathlib import Path
 
 from jobs.settings import DaysSettings
 from uic.bundle import Bundle
+from uic.codec import read_header
+from uic.forgetting import Forgotten
 from uic.store.contract import WritableStore
 from uic.store.sharded import open_to_write
 from uic.warm.packed import read
@@ -16,13 +18,20 @@ def check_store(store: Path, bundle: Bundle, days: DaysSettings) -> None:
 
 
 def load(
-    files: list[Path], store: Path, bundle: Bundle, days: DaysSettings, *, is_done: Callable[[int], None] = lambda _: None
+    files: list[Path],
+    store: Path,
+    bundle: Bundle,
+    days: DaysSettings,
+    *,
+    forgotten: Forgotten | None = None,
+    is_done: Callable[[int], None] = lambda _: None,
 ) -> int:
     """Write every memory; how many took over. A store that has newer ones keeps them, so that it may be done again.
 
-    `is_done` is told the users of each block. Raises StoreMismatch for a store of another layout or lineage.
+    Memories of those who are `forgotten` are left. `is_done` is told the users of each block. Raises StoreMismatch for a store
+    of another layout or lineage.
     """
-    written = 0
+    written, asks = 0, None if forgotten is None or forgotten.is_empty else forgotten
     opened = _open(store, bundle, days)
     try:
         for path in files:
@@ -30,7 +39,10 @@ def load(
                 memories = []
                 for number, user in enumerate(block.users):
                     blob = bytes(block.packed[number * bundle.codec.size : (number + 1) * bundle.codec.size])
-                    memories.append((user.decode(), blob))
+                    name = user.decode()
+                    if asks is not None and asks.is_gone(name, read_header(blob).log_time_ms):
+                        continue
+                    memories.append((name, blob))
                 written += sum(opened.write_many(memories))
                 is_done(len(block.users))
     finally:

@@ -22,6 +22,7 @@ from operators.allocator import keep_freed_memory
 from uic import artefact
 from uic.bundle import MANIFEST, Bundle, digest
 from uic.errors import BadInput, JobError
+from uic.forgetting import Forgotten
 from uic.letters import LetterBox
 from uic.update import Rules, Updater
 
@@ -43,7 +44,8 @@ class Progress(Protocol):
 class WarmUp:
     """What is to be warmed up. `days` back from `until_ms` the window begins; `processes` 0: one a core.
 
-    This is share `share` of `shares`: of the tasks and partitions, those whose number leaves that remainder.
+    This is share `share` of `shares`: of the tasks and partitions, those whose number leaves that remainder. `forgotten`: the
+    file of those who are to be forgotten (uic/forgetting.py), whose events are left out.
     """
 
     history: str
@@ -56,6 +58,7 @@ class WarmUp:
     partitions: int | None = None
     share: int = 0
     shares: int = 1
+    forgotten: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,6 +201,7 @@ class _Worker:
 
     def __init__(self, asked: WarmUp, plan: Plan, tasks: list[Task]) -> None:
         self.folder = WorkFolder(asked.work, asked.share)
+        self.forgotten = None if asked.forgotten is None else Forgotten(asked.forgotten)
         self.plan = plan
         self.tasks = tasks
 
@@ -232,7 +236,7 @@ def _divide_one(number: int) -> None:
     from jobs.warm_up.divide import divide
 
     assert _worker is not None
-    divide(_worker.folder, _worker.plan, _worker.tasks[number], _worker.bundle.accepted)
+    divide(_worker.folder, _worker.plan, _worker.tasks[number], _worker.bundle.accepted, _worker.forgotten)
 
 
 def _fold_one(partition: int) -> None:

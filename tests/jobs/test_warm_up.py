@@ -1,6 +1,7 @@
 """`uic warm-up`: recorded files become the memories that streaming them makes, also when it is killed again and again."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from uic.bundle import Bundle
 from uic.errors import InvalidEvent
 from uic.event import BehaviourEvent, parse_event
 from uic.fold import Folded, fold
+from uic.forgetting import FILE, Entry, Forgotten
 from uic.letters import LetterBox
 from uic.memory import UserMemory
 from uic.runtime import OnnxStep
@@ -169,6 +171,31 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     for process in started:
         process.kill()
         process.wait()
+
+
+def test_whoever_is_to_be_forgotten_is_in_neither_memories_nor_store_nor_letters(
+    uic: Uic, tmp_path: Path, bundle: Path
+) -> None:
+    lines = history(tmp_path / "lines", 1500, files=1)
+    good = [json.loads(line) for line in lines if line.startswith(b'{"user_id": "u') and len(line) > 40]
+    cut_ms = sorted(row["time_ms"] for row in good)[len(good) // 2]
+    toy.write_files(tmp_path / "good", [json.dumps(row).encode() for row in good], files=2)
+    forgotten = Forgotten(Path("job") / FILE)
+    forgotten.note("u1", Entry(None, "drop", 0))
+    forgotten.note("u2", Entry(cut_ms, "anew", 0))
+    counted = [row for row in good if row["user_id"] != "u1" and (row["user_id"] != "u2" or row["time_ms"] > cut_ms)]
+    asked = ("--history", tmp_path / "good", "--until", UNTIL, "--days", DAYS, "--bundle", bundle, "--processes", 1)
+    assert uic("warm-up", *asked, "--store", "store").code == 0
+    expected, _ = streamed(bundle, [json.dumps(row).encode() for row in counted])
+    check(warmed(bundle, Path("warm-up")), expected)
+    # Noted while the warm-up was under way: what is in its files does not come into the store.
+    forgotten.note("u3", Entry(UNTIL_MS, "anew", 0))
+    assert uic("warm-up", *asked, "--store", "later").code == 0
+    for place, gone in (("store", {"u1"}), ("later", {"u1", "u3"})):
+        store = open_to_read(Path(place))
+        assert set(store.users()) == {row["user_id"] for row in counted if row["time_ms"] < UNTIL_MS} - gone
+        store.close()
+    assert not re.search(rb"u1\D", Path("warm-up/letters.sqlite").read_bytes())
 
 
 def test_killed_in_every_phase_it_goes_on_where_it_was(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from uic.codec import NO_TIME
 from uic.errors import JobError
-from uic.forgetting import FILE, FOREVER_MS, Entry, Forgotten, Later
+from uic.forgetting import FILE, FOREVER_MS, Entry, Forgotten, Later, share
 
 # Letters that no number in the file and none of its own words can be mistaken for.
 users = st.text(alphabet="ghijkwxyzüß", min_size=6, max_size=20)
@@ -152,3 +152,18 @@ def test_a_file_of_a_newer_release_or_one_that_went_is_an_error(tmp_path: Path) 
     path.unlink()
     with pytest.raises(JobError, match="it was there, and is not"):
         forgotten.refresh()
+
+
+def test_two_jobs_that_share_the_file_forget_together(tmp_path: Path) -> None:
+    first, second, third = (tmp_path / name for name in ("first", "second", "third"))
+    share(first, second)
+    share(first, second)
+    one, other = Forgotten(first), Forgotten(second)
+    one.note("u1", Entry(5, "anew", 1))
+    other.note("u2", Entry(None, "drop", 2))
+    for each in (one, other):
+        each.refresh()
+        assert (each.until_ms("u1"), each.until_ms("u2")) == (5, FOREVER_MS)
+    Forgotten(third).note("u3", Entry(1, "anew", 1))
+    with pytest.raises(JobError, match="expected the same file"):
+        share(first, third)
