@@ -77,11 +77,11 @@ def needs_migration(active: Standing, new: Standing) -> bool:
 def migration_plan(active: int, new: int) -> list[str]:
     """The way from one memory space to another, with the old one serving until the switch; a line a step."""
     return [
-        f"1. warm-up: bundle {new} folds the history into memories of its own and into a savepoint (uic warm-up)",
+        f"1. warm-up: bundle {new} folds the history into memories of its own, into a second store and into a savepoint",
         f"2. a second job starts from that savepoint with bundle {new}, and publishes to topics and a store of its own",
-        "3. verification: memories of the second job against an offline fold of a sample of users (uic verify)",
+        "3. verification: memories and scores of the second job against an offline fold of a sample of users",
         f"4. switch of generation: readers go over to the second store; bundle {active} has served until here",
-        f"5. the job of bundle {active} is stopped with a savepoint, and the bundle is retired (uic bundle retire {active})",
+        f"5. the job of bundle {active} is stopped with a savepoint, and the bundle is retired",
     ]
 
 

@@ -1,4 +1,4 @@
-"""`uic bundle push|list|show|pull|promote|retire`: models on their way from training into running jobs."""
+"""`uic bundle push|list|show|pull|promote|migrate|retire`: models on their way from training into running jobs."""
 
 import json
 import shutil
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from jobs.bundles.migrate_command import migrate_command
 from uic.errors import BadInput, UicError
 
 if TYPE_CHECKING:
@@ -126,6 +127,9 @@ def promote_command(ctx: typer.Context, version: _Version, job_dir: _JobDir = No
     folder = job_dir or ctx.obj.stream.job_dir
     promote(ctx.obj, folder, version, typer.echo)
     typer.echo(f"bundle {version} is active; memories say so from their next event on")
+
+
+bundle_app.command("migrate")(migrate_command)
 
 
 @bundle_app.command("retire")

@@ -107,7 +107,8 @@ def check(registry: Registry, entry: Entry, job: Running) -> None:
     if reasons := refusals(before, new):
         words = [f"bundle {entry.version} cannot follow {before.version} in the running job:", *reasons]
         if needs_migration(before, new):
-            words += ["The way is a second job:", *migration_plan(before.version, entry.version)]
+            way = f"The way is a second job, which `uic bundle migrate {entry.version} --history HISTORY` makes:"
+            words += [way, *migration_plan(before.version, entry.version)]
         registry.note_refused(entry.version, " ".join(reasons), _now_ms())
         raise BundleError("\n".join(words))
 
