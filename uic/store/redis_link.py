@@ -13,12 +13,17 @@ from redis.cluster import ClusterNode
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
+    ClusterDownError,
     ConnectionError,
+    MasterDownError,
     NoPermissionError,
     NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
     RedisClusterException,
     RedisError,
     TimeoutError,
+    TryAgainError,
 )
 from redis.retry import Retry
 
@@ -30,8 +35,19 @@ from uic.store.redis_script import SCRIPT, SHA
 _AT_ONCE = 256
 _SCANNED = 512
 _FORBIDDEN = (AuthenticationError, AuthorizationError, NoPermissionError)
-# They pass: a server that loads its data, a cluster that elects, memory that is full, a replica that was the master.
-_PASSING = ("LOADING", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "OOM", "READONLY", "BUSY", "MISCONF", "NOREPLICAS")
+# They pass: a server that is away or loads its data, a cluster that elects, memory that is full, a replica that was the master.
+_PASSING = (
+    ConnectionError,
+    TimeoutError,
+    ClusterDownError,
+    MasterDownError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisClusterException,
+    TryAgainError,
+    OSError,
+)
+_PASSING_WORDS = ("BUSY", "MISCONF", "NOREPLICAS")
 
 Result = TypeVar("Result")
 # A command, or an answer, as the library has them.
@@ -169,7 +185,6 @@ class Link:
             return StoreError(
                 f"{self.url}: Redis does not let us in: {error}; the user stands in the URL, the password in {PASSWORD}"
             )
-        is_away = isinstance(error, ConnectionError | TimeoutError | RedisClusterException | OSError)
-        if is_away or str(error).startswith(_PASSING) or "CLUSTERDOWN" in str(error):
+        if isinstance(error, _PASSING) or str(error).startswith(_PASSING_WORDS):
             return StoreUnavailable(f"{self.url}: Redis does not do what it is asked for now: {error}")
         return StoreError(f"{self.url}: Redis refuses: {error}")
