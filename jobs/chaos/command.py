@@ -28,7 +28,9 @@ BACKENDS = ("hashmap", "rocksdb")
 
 def chaos_command(
     faults: Annotated[list[str] | None, typer.Argument(help="Which faults; default: all, the control first.")] = None,
-    bundle: Annotated[Path | None, typer.Option(help="The bundle whose step is applied; needed but for --list.")] = None,
+    bundle: Annotated[
+        Path | None, typer.Option(help="The bundle whose step is applied, a trained one; needed but for --list.")
+    ] = None,
     plan: Annotated[list[str] | None, typer.Option(help="batched, per-event; default: both.")] = None,
     backend: Annotated[list[str] | None, typer.Option(help="hashmap, rocksdb; default: both.")] = None,
     events: Annotated[int, typer.Option(help="Events of each load.")] = 100_000,
@@ -58,12 +60,13 @@ def chaos_command(
     _check("fault", wanted, FAULTS)
     _check("plan", plan or [], PLANS)
     _check("backend", backend or [], BACKENDS)
-    Bundle.open(bundle)
+    model = Bundle.open(bundle)
     # What fails in the control is no fault's doing: it always comes first.
     ordered = ["control", *(name for name in wanted if name != "control")]
     root = Path(tempfile.mkdtemp(prefix="uic-chaos-")) if folder is None else folder
     results: list[tuple[str, Proof | None, str, float]] = []
-    load = {"events": events, "users": users}
+    # What the bundle does not know would be dead, and none of the faults' doing.
+    load = {"events": events, "users": users, "behaviours": tuple(sorted(model.accepted)), "ring": model.layout.ring_size}
     for turn in range(rounds):
         shapes = itertools.product(ordered, plan or PLANS, backend or BACKENDS)
         cases = [_case(name, of_plan, of_backend, load, rate, seed + turn) for name, of_plan, of_backend in shapes]
