@@ -28,9 +28,7 @@ BACKENDS = ("hashmap", "rocksdb")
 
 def chaos_command(
     faults: Annotated[list[str] | None, typer.Argument(help="Which faults; default: all, the control first.")] = None,
-    bundle: Annotated[
-        Path | None, typer.Option(help="The bundle whose step is applied, a trained one; needed but for --list.")
-    ] = None,
+    bundle: Annotated[Path | None, typer.Option(help="The bundle whose step is applied, a trained one.")] = None,
     plan: Annotated[list[str] | None, typer.Option(help="batched, per-event; default: both.")] = None,
     backend: Annotated[list[str] | None, typer.Option(help="hashmap, rocksdb; default: both.")] = None,
     events: Annotated[int, typer.Option(help="Events of each load.")] = 100_000,
