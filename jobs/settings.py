@@ -94,6 +94,7 @@ class StreamSettings(_Section):
     checkpoint_interval_s: float = Field(3.0, gt=0)
     batch: int = Field(256, ge=1, le=4096, description="batched plan: events of one call into Python, at most")
     batch_wait_ms: int = Field(5, ge=1, le=1000, description="batched plan: how long an event waits for others, at most")
+    direct: Path | None = Field(None, description="batched plan on a cluster: a redis:// URL that it writes to as well")
     idle_after_s: int | None = Field(None, ge=1, description="users idle for so long in log time leave state and store")
     metrics_host: str = Field("127.0.0.1", description="address on which a worker serves its metrics")
     metrics_port: int | None = Field(None, ge=0, le=65535, description="Prometheus port of each worker; 0: any free one")
