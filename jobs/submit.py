@@ -308,6 +308,7 @@ def _start(
         ),
         max_ahead_ms=1000 * stream.max_ahead_s,
         store=None,
+        direct=None if stream.direct is None else str(stream.direct),
         metrics_port=stream.metrics_port,
         metrics_host=stream.metrics_host,
         checkpoints=str(checkpoints),

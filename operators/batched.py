@@ -131,6 +131,8 @@ class BatchedUpdates:
         # Java sends the new ones themselves as snapshots, where it is told to; a store of ours is written here.
         if self._worker.writes_store:
             publisher.memories([(users[user], blob) for user, blob in done.blobs.items()])
+        if self._worker.direct is not None:
+            self._worker.direct.write([(users[user], blob) for user, blob in (*done.earlier, *done.blobs.items())])
         records += publisher.letters(letters)
         moved = (len(split.shared) + len(done.changed)) * self.blob_size
         self._worker.count(done.outcomes, [arrival.log_time_ms for arrival in split.arrivals], done.step_s, moved)

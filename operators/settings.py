@@ -12,6 +12,7 @@ class UpdateSettings:
     """Paths are those on the workers.
 
     `store`: the RocksDB store that the operator writes itself; None where memories and letters leave as outgoing records.
+    `direct`: a store in the network to which the batched plan writes memories as well (operators/direct.py).
     `generation`: the one that its memories are of; `zone`, `kept_days`: the days that the store keeps memories of.
     `address`: to which control messages for this start of the job are sent; empty where nothing controls it.
     `silent_before_ms`, `quarantine` (a file, uic/quarantine.py): after a rollback, the log time from which on memories are
@@ -25,6 +26,7 @@ class UpdateSettings:
     rules: Rules
     max_ahead_ms: int
     store: str | None
+    direct: str | None = None
     keep_at: str | None = None
     metrics_port: int | None = None
     metrics_host: str = "127.0.0.1"

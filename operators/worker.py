@@ -12,6 +12,7 @@ from pathlib import Path
 from operators import condemned, failure, metrics, progress
 from operators.allocator import keep_freed_memory
 from operators.deployment import Deployment
+from operators.direct import DirectStore
 from operators.metrics import StreamMetrics
 from operators.publish import Direct, Publisher, Records, read_keep_at
 from operators.settings import UpdateSettings
@@ -49,6 +50,7 @@ class Worker:
             self._metrics = self._serve_metrics()
             self.deployment = Deployment(settings, saved=saved, subtask=subtask, metrics=self._metrics)
             self.publisher = self._open_publisher(self.deployment.model.bundle)
+            self.direct = self._open_direct()
         except Exception as error:
             self.report(error)
             raise
@@ -71,6 +73,15 @@ class Worker:
         box = LetterBox(self._job_dir / "letters.sqlite")
         store = open_to_write(Path(settings.store), bundle.identity, zone=settings.zone, kept=settings.kept_days)
         return Direct(store, box, keep_at, settings.generation)
+
+    def _open_direct(self) -> DirectStore | None:
+        settings, identity = self._settings, self.deployment.model.bundle.identity
+        if settings.direct is None:
+            return None
+        place = Path(settings.direct)
+        return DirectStore(
+            lambda: open_to_write(place, identity, zone=settings.zone, kept=settings.kept_days), settings.silent_before_ms
+        )
 
     def _serve_metrics(self) -> StreamMetrics | None:
         settings = self._settings
