@@ -27,9 +27,9 @@ from uic import artefact
 from uic.codec import Codec
 from uic.errors import BundleError, UicError
 from uic.memory import Float32, MemoryLayout, UserMemory
+from uic.models import memory_from_json
 from uic.store.contract import StoreIdentity
 from uic.update import Rules, StepFunction, Updater
-from uic.variant import Variant
 from uic.vocabulary import Vocabulary
 
 KIND = "bundle"
@@ -92,7 +92,7 @@ class Bundle:
     def __init__(self, path: Path, manifest: Manifest) -> None:
         self.path = path
         self.manifest = manifest
-        self.layout = MemoryLayout(Variant.from_json(manifest.variant), manifest.ring_size)
+        self.layout = MemoryLayout(memory_from_json(manifest.variant), manifest.ring_size)
         if self.layout.layout_name != manifest.layout:
             raise BundleError(
                 f"{path}: the manifest says layout {manifest.layout}, its variant makes {self.layout.layout_name}"

@@ -12,59 +12,33 @@ list is the only one: the codec, the exported graph, the numpy oracle and the te
 
 import hashlib
 import json
-import math
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from uic.variant import Variant
+from uic.variant import MemoryVariant, TensorSpec
 
 Float32 = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """Name and shape of one tensor in a packed state, without the batch dimension."""
-
-    name: str
-    shape: tuple[int, ...]
-
-    @property
-    def size(self) -> int:
-        return math.prod(self.shape)
 
 
 @dataclass(frozen=True)
 class MemoryLayout:
     """The tensors of a variant, their places in `state_F`, and the id under which bytes of this layout are recognised.
 
+    >>> from uic.variant import Variant
     >>> MemoryLayout(Variant(slots=4)).tensors[2]
     TensorSpec(name='slots', shape=(4, 32))
     """
 
-    variant: Variant
+    variant: MemoryVariant
     ring_size: int = 16
 
     @cached_property
     def tensors(self) -> tuple[TensorSpec, ...]:
-        """The tensors in packed order (the paper's letters where it has them)."""
-        v = self.variant
-        specs = [
-            TensorSpec("controller", (v.controller_units,)),  # h, the controller's state
-            TensorSpec("read", (v.slot_width,)),  # r, the last read vector
-            TensorSpec("slots", (v.slots, v.slot_width)),  # M, the memory slots
-            TensorSpec("utilization", (v.slots,)),  # g, the accumulated write weight
-            TensorSpec("add_pool", (v.slot_width,)),  # sum or mean of add vectors (Variant.pooling)
-            TensorSpec("event_pool", (v.event_width,)),  # sum or mean of event embeddings
-            TensorSpec("applied", (1,)),  # n, events applied, as the step counts them
-        ]
-        if v.miu:
-            specs.append(TensorSpec("channels", (v.slots, v.slot_width)))  # S, the channels of the induction unit
-        if v.miu and v.miu_readout == "last_output":
-            specs.append(TensorSpec("last_channels", (v.slots,)))  # 1 where the last event updated the channel
-        return tuple(specs)
+        """The tensors in packed order."""
+        return self.variant.tensors
 
     @cached_property
     def size_F(self) -> int:

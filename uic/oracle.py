@@ -1,14 +1,19 @@
-"""The MIMN step in plain numpy and float64, written from the equations: what every other runtime is checked against.
+"""The steps in plain numpy and float64, written from the equations: what every other runtime is checked against.
 
 It reads the dense parameters of a bundle (weights.npz), not its graphs, so that a mistake of the export shows. Slow and obvious
-on purpose. The equations are those of model/nn/mimn.py; the numbers in the comments are the steps of mimn-spec 2.3.
+on purpose. MIMN's equations are here, those of model/nn/mimn.py; the numbers in the comments are the steps of mimn-spec 2.3.
+Those of the other memories are in uic/compared_oracle.py.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
+from uic import compared_oracle
 from uic.bundle import Bundle
+from uic.compared_oracle import gru
 from uic.memory import Float32, MemoryLayout
+from uic.models import Memory
+from uic.variant import Variant
 
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
@@ -17,8 +22,8 @@ Int64 = NDArray[np.int64]
 class NumpyStep:
     """The step as a StepFunction over the numpy oracle.
 
-    `margin_B`, after a call, is how far the chosen channels' read weights were above the best one not chosen: two runtimes may
-    rightly differ where it is below 1e-6.
+    `margin_B`, after a call, is how clearly the step chose: how far the chosen channels' read weights were above the best one
+    not chosen, or an event from the nearest hyperplane of its hashes. Two runtimes may rightly differ where it is below 1e-6.
     """
 
     def __init__(self, layout: MemoryLayout, weights: dict[str, Float32], items: Float32, categories: Float32) -> None:
@@ -36,12 +41,21 @@ class NumpyStep:
     def __call__(self, state_BF: Float32, item_rows_B: Int64, category_rows_B: Int64) -> Float32:
         event_BX = np.concatenate([self._items[item_rows_B], self._categories[category_rows_B]], axis=-1).astype(np.float64)
         before = {name: tensor.astype(np.float64) for name, tensor in self._layout.split(state_BF).items()}
-        after = self._step(before, event_BX)
+        variant = self._layout.variant
+        if isinstance(variant, Memory):
+            after, self.margin_B = compared_oracle.step(variant, self._weights, before, event_BX)
+        else:
+            after = self._step(before, event_BX)
         return self._layout.pack({name: tensor.astype(np.float32) for name, tensor in after.items()})
 
+    @property
+    def _mimn(self) -> Variant:
+        assert isinstance(self._layout.variant, Variant)
+        return self._layout.variant
+
     def _step(self, s: dict[str, Float64], x_BX: Float64) -> dict[str, Float64]:
-        v, w = self._layout.variant, self._weights
-        h_BH = self._gru("step.controller", np.concatenate([x_BX, s["read"]], -1), s["controller"])  # 1
+        v, w = self._mimn, self._weights
+        h_BH = gru(w, "step.controller", np.concatenate([x_BX, s["read"]], -1), s["controller"])  # 1
 
         seen = h_BH  # 2
         if v.mur == "shift":
@@ -77,28 +91,19 @@ class NumpyStep:
                 self.margin_B = ranked_BM[:, v.top_channels - 1] - ranked_BM[:, v.top_channels]
             source_BMD = s["slots"] if v.miu_memory == "before" else slots_BMD
             x_BMX = np.broadcast_to(x_BX[:, None], (*read_BM.shape, x_BX.shape[-1]))
-            advanced_BMD = self._gru("step.channel", np.concatenate([x_BMX, source_BMD], -1), s["channels"])
+            advanced_BMD = gru(w, "step.channel", np.concatenate([x_BMX, source_BMD], -1), s["channels"])
             after["channels"] = np.where(chosen_BM[..., None] > 0, advanced_BMD, s["channels"])
             if v.miu_readout == "last_output":
                 after["last_channels"] = chosen_BM
         return after
 
     def _pool(self, pool: Float64, new: Float64, applied_B1: Float64) -> Float64:
-        if self._layout.variant.pooling == "sum":
+        if self._mimn.pooling == "sum":
             return pool + new
         return (pool * applied_B1 + new) / (applied_B1 + 1.0)
 
-    def _gru(self, name: str, x: Float64, h: Float64) -> Float64:
-        w = self._weights
-        gates = 1.0 / (1.0 + np.exp(-(np.concatenate([x, h], -1) @ w[f"{name}.gates.weight"].T + w[f"{name}.gates.bias"])))
-        reset, update = np.split(gates, 2, axis=-1)
-        mixed = np.concatenate([x, reset * h], -1)
-        candidate = np.tanh(mixed @ w[f"{name}.candidate.weight"].T + w[f"{name}.candidate.bias"])
-        result: Float64 = update * h + (1.0 - update) * candidate
-        return result
-
     def _address(self, head: Float64, slots_BMD: Float64) -> Float64:
-        v = self._layout.variant
+        v = self._mimn
         key_BD = np.tanh(head[:, : v.slot_width])
         similarity_BM = _cosine(key_BD, slots_BMD)
         if v.key_memory:
@@ -109,7 +114,7 @@ class NumpyStep:
         return _softmax(similarity_BM)
 
     def _rebalance(self, head: Float64, write_BM: Float64, g_BM: Float64) -> tuple[Float64, Float64]:
-        v, w = self._layout.variant, self._weights
+        v, w = self._mimn, self._weights
         if v.mur == "none":
             return write_BM, write_BM
         if v.mur == "transfer":

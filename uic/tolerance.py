@@ -2,7 +2,7 @@
 
     |a - b| <= ATOL + RTOL * |b|            with both 1e-5, over 1,000 events
 
-Sums over all events (Variant.pooling = sum) are compared as means: each step adds its own rounding, so a sum's error grows with
+Sums over all events (`summed` of a variant) are compared as means: each step adds its own rounding, so a sum's error grows with
 the number of events while its value may cancel out. Where the best channels' read weights differ by less than TIE_MARGIN, two
 runtimes may rightly choose differently; users who met such a tie are counted apart.
 """
@@ -27,10 +27,11 @@ def excess(have: Float32, want: Float32) -> NDArray[np.float64]:
 def memory_excess(layout: MemoryLayout, have_BF: Float32, want_BF: Float32) -> dict[str, NDArray[np.float64]]:
     """The largest excess of each user in each tensor, by the tensor's name, [B]."""
     have, want = layout.split(have_BF), layout.split(want_BF)
-    if layout.variant.pooling == "sum":
-        for tensors in (have, want):
-            applied = np.maximum(tensors["applied"], 1.0)
-            tensors |= {name: tensors[name] / applied for name in ("add_pool", "event_pool")}
+    for tensors in (have, want):
+        for name in layout.variant.summed:
+            sums: Float32 = tensors[name]
+            applied_B1: Float32 = np.maximum(tensors["applied"], np.float32(1.0))
+            tensors[name] = sums / applied_B1.reshape(-1, *[1] * (sums.ndim - 1))
     worst = {}
     for spec in layout.tensors:
         values = excess(have[spec.name], want[spec.name]).reshape(len(have_BF), spec.size)

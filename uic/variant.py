@@ -1,12 +1,14 @@
 """Which MIMN: the sizes and switches that decide what a memory holds and how one step changes it.
 
 One code serves three presets (`official`, `paper`, `default`); every difference between them is a field here, so that a
-bundle's manifest can record all of it. What concerns training alone (losses, padding, learning rate) is not here.
+bundle's manifest can record all of it. What concerns training alone (losses, padding, learning rate) is not here; what any
+other model is made of is in uic/models.py.
 """
 
 import dataclasses
+import math
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, Protocol, get_args, get_origin, get_type_hints
 
 from uic.errors import BadInput
 
@@ -15,6 +17,40 @@ UtilizationFeature = Literal["raw", "share"]
 MiuMemory = Literal["before", "after"]
 MiuReadout = Literal["state", "last_output"]
 Pooling = Literal["sum", "mean"]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Name and shape of one tensor in a packed state, without the batch dimension."""
+
+    name: str
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+
+class MemoryVariant(Protocol):
+    """What any model with a memory of fixed size says of itself; a memory is laid out, stored and served from this alone.
+
+    model     the model's name
+    tensors   the tensors of a packed state, in order; `applied` (1,), the events applied, is always among them
+    summed    those that are sums over all events: two runtimes are compared in their means (uic/tolerance.py)
+    """
+
+    model: ClassVar[str]
+
+    @property
+    def event_width(self) -> int: ...
+
+    @property
+    def tensors(self) -> tuple[TensorSpec, ...]: ...
+
+    @property
+    def summed(self) -> tuple[str, ...]: ...
+
+    def to_json(self) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +76,8 @@ class Variant:
         pooling       event embeddings and add vectors reach the head as `sum` (code) or `mean`
     """
 
+    model: ClassVar[str] = "mimn"
+
     preset: str = "custom"
     event_width: int = 32
     controller_units: int = 32
@@ -57,18 +95,33 @@ class Variant:
     pooling: Pooling = "mean"
 
     def __post_init__(self) -> None:
-        for name, kind in get_type_hints(Variant).items():
-            value = getattr(self, name)
-            if get_origin(kind) is Literal and value not in get_args(kind):
-                raise BadInput(f"model.{name}: expected one of {', '.join(get_args(kind))}, got {value!r}")
-            if kind is int and (isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 65535):
-                raise BadInput(f"model.{name}: expected a whole number from 1 to 65535, got {value!r}")
-            if kind is bool and not isinstance(value, bool):
-                raise BadInput(f"model.{name}: expected true or false, got {value!r}")
+        check_fields(self)
         if self.mur == "shift" and self.slots < 3:
             raise BadInput(f"model.slots: mur=shift mixes a slot with both neighbours and needs 3, got {self.slots}")
         if self.top_channels > self.slots:
             raise BadInput(f"model.top_channels: expected at most slots = {self.slots}, got {self.top_channels}")
+
+    @property
+    def tensors(self) -> tuple[TensorSpec, ...]:
+        """The tensors in packed order (the paper's letters where it has them)."""
+        specs = [
+            TensorSpec("controller", (self.controller_units,)),  # h, the controller's state
+            TensorSpec("read", (self.slot_width,)),  # r, the last read vector
+            TensorSpec("slots", (self.slots, self.slot_width)),  # M, the memory slots
+            TensorSpec("utilization", (self.slots,)),  # g, the accumulated write weight
+            TensorSpec("add_pool", (self.slot_width,)),  # sum or mean of add vectors
+            TensorSpec("event_pool", (self.event_width,)),  # sum or mean of event embeddings
+            TensorSpec("applied", (1,)),  # n, events applied, as the step counts them
+        ]
+        if self.miu:
+            specs.append(TensorSpec("channels", (self.slots, self.slot_width)))  # S, the channels of the induction unit
+        if self.miu and self.miu_readout == "last_output":
+            specs.append(TensorSpec("last_channels", (self.slots,)))  # 1 where the last event updated the channel
+        return tuple(specs)
+
+    @property
+    def summed(self) -> tuple[str, ...]:
+        return ("add_pool", "event_pool") if self.pooling == "sum" else ()
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -79,6 +132,19 @@ class Variant:
         if unknown:
             raise BadInput(f"variant: unknown switches {', '.join(sorted(unknown))}; made by a newer release?")
         return cls(**content)
+
+
+def check_fields(variant: Any) -> None:
+    """Raise BadInput for the first field of a variant (a dataclass) whose value is not of its type."""
+    hints = get_type_hints(type(variant))
+    for field in dataclasses.fields(variant):
+        name, kind, value = field.name, hints[field.name], getattr(variant, field.name)
+        if get_origin(kind) is Literal and value not in get_args(kind):
+            raise BadInput(f"model.{name}: expected one of {', '.join(get_args(kind))}, got {value!r}")
+        if kind is int and (isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 65535):
+            raise BadInput(f"model.{name}: expected a whole number from 1 to 65535, got {value!r}")
+        if kind is bool and not isinstance(value, bool):
+            raise BadInput(f"model.{name}: expected true or false, got {value!r}")
 
 
 _OFFICIAL = {"mur": "shift", "utilization": "raw", "miu_readout": "last_output", "pooling": "sum"}
