@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, SecretStr, TypeAdapter
 
 from jobs.settings import DEFAULT_FILE, SECRETS, Settings
+from uic.models import COMPARED
 from uic.variant import Variant
 
 config_app = typer.Typer(help="The settings: what uic.yaml may say, and what counts.", no_args_is_help=True)
@@ -79,7 +80,7 @@ def schema() -> Json:
         kind = Settings.model_fields[section].annotation
         assert kind is not None
         del sections[kind.__name__]["properties"][secret]
-    sections["ModelSettings"]["properties"]["switches"] |= _fields_of(Variant, leaving={"preset"})
+    sections["ModelSettings"]["properties"]["switches"] |= _fields_of_models()
     if find_spec("torch") is not None:
         from model.training.config import TrainConfig
 
@@ -112,6 +113,12 @@ def _shown(name: str, value: Any) -> Any:
     if value is not None and (isinstance(value, SecretStr) or _SECRET.search(name)):
         return _MASK
     return str(value) if isinstance(value, Path) else value
+
+
+def _fields_of_models() -> Json:
+    """The fields of every model as one section; MIMN's words where several have a field."""
+    parts = [_fields_of(kind, leaving={"preset"})["properties"] for kind in (*COMPARED.values(), Variant)]
+    return {"properties": {name: each for part in parts for name, each in part.items()}, "additionalProperties": False}
 
 
 def _fields_of(kind: type, *, leaving: set[str]) -> Json:

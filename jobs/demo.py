@@ -137,7 +137,7 @@ def _export(demo: Demo, run: "Run") -> "Bundle":
     from onnx_export.parity import check_parity
 
     bundle = export_run(run, demo.folder / "bundle", replace=True)
-    parity = check_parity(run.best_model(), bundle)
+    parity = check_parity(run.best_memory(), bundle)
     for pair, value in parity.excess.items():
         demo.console.print(f"  {pair:22} largest difference {value:.3f} of the tolerance, over {parity.events} events")
     if not parity.holds:

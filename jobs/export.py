@@ -36,7 +36,7 @@ def export_command(
         f"bundle {manifest.version}: layout {manifest.layout}, lineage {manifest.lineage}, {bundle.codec.size} bytes a memory"
     )
     with console.status(f"comparing numpy, PyTorch and ONNX Runtime over {parity_events} events"):
-        parity = check_parity(opened.best_model(), bundle, events=parity_events)
+        parity = check_parity(opened.best_memory(), bundle, events=parity_events)
     for pair, value in parity.excess.items():
         console.print(f"  {pair:22} largest difference {value:.3f} of the tolerance")
     if parity.tied:

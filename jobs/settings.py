@@ -4,7 +4,6 @@ What counts, from weakest to strongest: the defaults here, the file, environment
 the command line. A key that is not known is refused. Secrets come from the environment alone. `flink` holds Flink's own keys.
 """
 
-import dataclasses
 import json
 import os
 from collections.abc import Mapping
@@ -27,7 +26,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from uic.clock import Days
 from uic.errors import BadInput
-from uic.variant import Variant, preset
+from uic.models import AnyVariant, model_variant
 
 DEFAULT_FILE = Path("uic.yaml")
 _ENVIRONMENT = "UIC__"
@@ -63,24 +62,19 @@ class _Section(BaseModel):
 
 
 class ModelSettings(_Section):
-    """Which MIMN: a preset, the embedding width E (events, slots and controller are 2E wide), and switches changed in it."""
+    """Which model: its name, a preset, the embedding width E (all that is recurrent is 2E wide), and switches changed in it."""
 
+    name: Literal["mimn", "mlp", "din", "gru4rec", "arnn", "rum", "dien", "sdim", "delta"] = "mimn"
     preset: Literal["default", "official", "paper"] = "default"
     embedding: int = Field(16, ge=1, le=1024)
     slots: int = Field(8, ge=1)
     top_channels: int = Field(1, ge=1)
-    switches: _Fields = Field(default_factory=dict, description="fields of uic/variant.py, such as `miu: false`")
+    switches: _Fields = Field(default_factory=dict, description="fields of its variant (uic/variant.py, uic/models.py)")
 
-    def variant(self) -> Variant:
+    def variant(self) -> AnyVariant:
         """The variant these settings name."""
-        known = {field.name for field in dataclasses.fields(Variant)}
-        unknown = set(self.switches) - known
-        if unknown:
-            raise BadInput(f"model.switches: unknown {', '.join(sorted(unknown))}; known are {', '.join(sorted(known))}")
-        width = 2 * self.embedding
-        sizes = {"event_width": width, "controller_units": width, "slot_width": width, "output_width": width}
-        fields = {**sizes, "slots": self.slots, "top_channels": self.top_channels, **self.switches}
-        return preset(self.preset, **fields)
+        switches = {"top_channels": self.top_channels, **self.switches} if self.name == "mimn" else self.switches
+        return model_variant(self.name, self.preset, embedding=self.embedding, slots=self.slots, switches=switches)
 
 
 class StreamSettings(_Section):

@@ -17,6 +17,7 @@ from uic.errors import BadInput
 
 if TYPE_CHECKING:  # torch and pandas take seconds to load, and `uic --help` must not
     from model.data.dataset import Dataset
+    from model.nn.ctr import CtrModel
     from model.training.config import TrainConfig
     from model.training.histories import Places
     from model.training.run import Run, RunPlan
@@ -34,6 +35,9 @@ def train_command(
     ctx: typer.Context,
     data: Annotated[Path, typer.Option(help="A dataset that `uic data prepare` wrote.")],
     out: Annotated[Path, typer.Option(help="The run's folder; run again to go on where it stopped.")],
+    model: Annotated[
+        str | None, typer.Option(help="mimn, mlp, din, gru4rec, arnn, rum, dien, sdim or delta; else model.name of uic.yaml.")
+    ] = None,
     preset: Annotated[str | None, typer.Option(help="default, official or paper; else model.preset of uic.yaml.")] = None,
     epochs: Annotated[int | None, typer.Option(help="At most so many.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights and order.")] = None,
@@ -47,11 +51,15 @@ def train_command(
     until: Annotated[str | None, typer.Option(help="Only samples before this time (ISO, UTC), of any split.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Throw an older run in the folder away.")] = False,
 ) -> None:
-    """Train MIMN on a dataset. Killed at any moment, it goes on from the last whole epoch when run again.
+    """Train MIMN, or a model it is compared with, on a dataset. Killed at any moment, it goes on from the last whole epoch.
 
-    Example: uic train --data data/ml-100k --out runs/first --epochs 8
+    Every model sees the same samples through the same embeddings and head. Those with a memory of fixed size (mimn, mlp,
+    gru4rec, rum, sdim, delta) can be exported, streamed and served; din, arnn and dien look at raw events for every candidate.
+
+    Example: uic train --data data/ml-100k --out runs/dien --model dien --epochs 8
     """
     from model.data.dataset import Dataset
+    from uic.models import NAMES
     from uic.variant import preset as known_preset
 
     settings: Settings = ctx.obj
@@ -59,20 +67,26 @@ def train_command(
         "epochs": epochs, "seed": seed, "targets": targets, "history": history,
         "regulariser_weight": regulariser_weight, "exclude_days": None if exclude_day is None else tuple(exclude_day),
     }  # fmt: skip
-    if init_from is not None and (preset is not None or mur is not None):
-        raise BadInput("--init-from: the variant is the bundle's, which --preset and --mur would change; leave them out")
-    model = settings.model
+    if init_from is not None and (model is not None or preset is not None or mur is not None):
+        raise BadInput(
+            "--init-from: the variant is the bundle's, which --model, --preset and --mur would change; leave them out"
+        )
+    chosen = settings.model
+    if model is not None:
+        if model not in NAMES:
+            raise BadInput(f"--model: expected one of {', '.join(NAMES)}, got {model!r}")
+        chosen = chosen.model_copy(update={"name": model})
     if preset is not None:
         known_preset(preset)
-        model = model.model_copy(update={"preset": preset})
+        chosen = chosen.model_copy(update={"preset": preset})
     if mur is not None:
-        model = model.model_copy(update={"switches": {**model.switches, "mur": mur}})
-    settings = settings.model_copy(update={"model": model})
+        chosen = chosen.model_copy(update={"switches": {**chosen.switches, "mur": mur}})
+    settings = settings.model_copy(update={"model": chosen})
     config = train_config(settings, **{name: value for name, value in asked.items() if value is not None})
     console = Console(soft_wrap=True, highlight=False)
     dataset = Dataset.open(data)
     run = open_run(
-        out, dataset, config, lambda: model.variant().to_json(), init_from=init_from,
+        out, dataset, config, lambda: chosen.variant().to_json(), init_from=init_from,
         since_ms=_time_ms("--since", since), until_ms=_time_ms("--until", until), overwrite=overwrite,
     )  # fmt: skip
     train_with_progress(console, run, dataset)
@@ -81,7 +95,7 @@ def train_command(
         f"best epoch {metrics['best_epoch']}: validation AUC {metrics['best_auc']:.4f} "
         f"({dataset.label}, targets: {run.plan.config.targets}); {out}"
     )
-    if run.plan.config.history == "full":
+    if run.plan.config.history == "full" and run.plan.variant.get("model", "mimn") == "mimn":
         console.print(f"slot utilisation: {plot_utilization([out], out / 'utilization.png')}")
 
 
@@ -228,7 +242,8 @@ def evaluate(target: Path, dataset: "Dataset", split: Split, *, controls: bool, 
     torch.set_num_threads(1)
     if artefact.kind_of(target) == BUNDLE:
         bundle = Bundle.open(target)
-        model, items, categories = model_of(bundle), bundle.items, bundle.categories
+        model: CtrModel = model_of(bundle)
+        items, categories = bundle.items, bundle.categories
         features, targets, without = bundle.manifest.head_features, bundle.manifest.training.get("targets", "all"), False
     else:
         run = Run.open(target)
@@ -273,6 +288,8 @@ def describe(plan: "RunPlan") -> str:
     """A run in a few words, for legends."""
     config = plan.config
     loss = f"L_reg {config.regulariser_weight:g}" if config.regulariser_weight and config.regulariser != "none" else "no L_reg"
+    if plan.variant.get("model", "mimn") != "mimn":
+        return f"{plan.variant['model']}, {plan.variant['preset']}"
     return f"{plan.variant['preset']}, MUR {plan.variant['mur']}, {loss}"
 
 

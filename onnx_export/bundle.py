@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from model.nn.ctr import MimnCtr
+from model.nn.ctr import MemoryCtr
 from model.training.run import Run
 from onnx_export.graphs import write_graphs
 from uic import artefact
@@ -19,7 +19,11 @@ from uic.memory import MemoryLayout, UserMemory
 
 
 def export_run(run: Run, target: Path, *, replace: bool = False) -> Bundle:
-    """Export the best epoch of a run; the bundle appears whole or not at all. Raises BadInput for a control."""
+    """Export the best epoch of a run; the bundle appears whole or not at all.
+
+    Raises BadInput for a control, and for a model that needs the raw events.
+    """
+    model = run.best_memory()
     if run.plan.config.history == "none":
         raise BadInput(f"{run.path}: trained without histories (the candidate-only control): no memory may be scored with it")
     stats = run.plan.dataset
@@ -36,7 +40,7 @@ def export_run(run: Run, target: Path, *, replace: bool = False) -> Bundle:
     }
     names = Path(stats["path"]) / "names.json"
     return write_bundle(
-        run.best_model(),
+        model,
         target,
         item_ids=run.vocabularies.items.ids,
         category_ids=run.vocabularies.categories.ids,
@@ -52,7 +56,7 @@ def export_run(run: Run, target: Path, *, replace: bool = False) -> Bundle:
 
 
 def write_bundle(
-    model: MimnCtr,
+    model: MemoryCtr[Any],
     target: Path,
     *,
     item_ids: "np.typing.NDArray[np.int64]",
@@ -97,14 +101,14 @@ def write_bundle(
     return Bundle.open(target)
 
 
-def dense_weights(model: MimnCtr) -> dict[str, "np.typing.NDArray[np.float32]"]:
+def dense_weights(model: MemoryCtr[Any]) -> dict[str, "np.typing.NDArray[np.float32]"]:
     """Every parameter and buffer but the embedding tables, which have a file of their own."""
     state = model.state_dict()
     return {name: value.cpu().numpy() for name, value in state.items() if not name.startswith("embedding.")}
 
 
-def initial_memory(model: MimnCtr, layout: MemoryLayout, version: int) -> UserMemory:
+def initial_memory(model: MemoryCtr[Any], layout: MemoryLayout, version: int) -> UserMemory:
     """The memory of a user without events."""
     with torch.no_grad():
-        state_F = model.initial_state(1).pack()[0].cpu().numpy()
+        state_F = model.blank(1)[0].cpu().numpy()
     return UserMemory(state_F=state_F, fingerprints=bytes(16 * layout.ring_size), bundle_version=version)

@@ -17,8 +17,8 @@ import torch
 from onnx import TensorProto
 from torch import Tensor, nn
 
-from model.nn.ctr import MimnCtr, probability
-from model.nn.mimn import MimnState
+from model.nn.ctr import MemoryCtr, probability
+from model.nn.state import pack
 
 EMBEDDINGS = "embeddings.bin"
 STEP_INPUTS = ["state", "item", "category"]
@@ -31,34 +31,32 @@ _OPSET = 20
 class StepGraph(nn.Module):
     """[B, F] states, [B] item and category rows -> [B, F] states."""
 
-    def __init__(self, model: MimnCtr) -> None:
+    def __init__(self, model: MemoryCtr[Any]) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, state: Tensor, item: Tensor, category: Tensor) -> Tensor:
-        after: MimnState = self.model.step(MimnState.unpack(state, self.model.layout), self.model.embedding(item, category))
-        return after.pack()
+        return pack(self.model.step(self.model.unpack(state), self.model.embedding(item, category)))
 
 
 class ScoreGraph(nn.Module):
     """[B, F] memories, [B, N] candidate rows, mask, head features -> [B, N] probabilities; 0 where the mask is False."""
 
-    def __init__(self, model: MimnCtr) -> None:
+    def __init__(self, model: MemoryCtr[Any]) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, state: Tensor, item: Tensor, category: Tensor, mask: Tensor, features: Tensor | None = None) -> Tensor:
-        logits = self.model.score(MimnState.unpack(state, self.model.layout), item, category, features)
-        return probability(logits) * mask
+        return probability(self.model.logits(state, item, category, features)) * mask
 
 
-def write_graphs(model: MimnCtr, features: int, directory: Path) -> dict[str, dict[str, list[str]]]:
+def write_graphs(model: MemoryCtr[Any], features: int, directory: Path) -> dict[str, dict[str, list[str]]]:
     """Write step.onnx, score.onnx and embeddings.bin; returns the names of the graphs' inputs and outputs."""
     model = model.eval().cpu()
     batch, candidates = torch.export.Dim("batch"), torch.export.Dim("candidates")
     # Every argument is a tensor of its own: one given twice would be exported as one input.
     item, category = torch.ones(2, dtype=torch.long), torch.ones(2, dtype=torch.long)
-    state = model.initial_state(2).pack().detach()
+    state = pack(model.initial_state(2)).detach()
     step = _export(
         StepGraph(model), (state, item, category), STEP_INPUTS, STEP_OUTPUTS,
         {"state": {0: batch}, "item": {0: batch}, "category": {0: batch}},
@@ -109,7 +107,7 @@ def _export(
     return program.model_proto
 
 
-def _write_embeddings(model: MimnCtr, path: Path) -> dict[str, tuple[int, int]]:
+def _write_embeddings(model: MemoryCtr[Any], path: Path) -> dict[str, tuple[int, int]]:
     """Write both tables; returns (offset, length) in bytes of each parameter by its name's end."""
     places: dict[str, tuple[int, int]] = {}
     with path.open("wb") as file:

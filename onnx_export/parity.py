@@ -1,12 +1,12 @@
 """Parity: numpy oracle, PyTorch and ONNX Runtime must make the same memory of the same events (design: Tolerance)."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from model.nn.ctr import MimnCtr, probability
-from model.nn.mimn import MimnState
+from model.nn.ctr import MemoryCtr, probability
+from model.nn.state import pack
 from uic.bundle import Bundle
 from uic.memory import Float32
 from uic.oracle import NumpyStep
@@ -31,7 +31,7 @@ class Parity(NamedTuple):
 
 
 @torch.no_grad()
-def check_parity(model: MimnCtr, bundle: Bundle, *, events: int = 1000, users: int = 32, seed: int = 0) -> Parity:
+def check_parity(model: MemoryCtr[Any], bundle: Bundle, *, events: int = 1000, users: int = 32, seed: int = 0) -> Parity:
     """Fold the same random events with all three runtimes, then score the same candidates with two."""
     rng = np.random.default_rng(seed)
     item_BT = rng.integers(1, bundle.items.table_rows, size=(users, events))
@@ -46,7 +46,7 @@ def check_parity(model: MimnCtr, bundle: Bundle, *, events: int = 1000, users: i
         numpy_BF = oracle(numpy_BF, rows, categories)
         margin_B = np.minimum(margin_B, oracle.margin_B)
         state = model.step(state, model.embedding(torch.from_numpy(rows), torch.from_numpy(categories)))
-    torch_BF = state.pack().numpy()
+    torch_BF = pack(state).numpy()
     clear = margin_B >= TIE_MARGIN
 
     def worst(have_BF: Float32, want_BF: Float32) -> float:
@@ -60,8 +60,8 @@ def check_parity(model: MimnCtr, bundle: Bundle, *, events: int = 1000, users: i
     given = features if features.shape[-1] else None
     scored = OnnxScore(bundle)(onnx_BF, candidates, kinds, None, given)
     expected = probability(
-        model.score(
-            MimnState.unpack(torch.from_numpy(onnx_BF), model.layout), torch.from_numpy(candidates), torch.from_numpy(kinds),
+        model.logits(
+            torch.from_numpy(onnx_BF), torch.from_numpy(candidates), torch.from_numpy(kinds),
             None if given is None else torch.from_numpy(given),
         )
     ).numpy()  # fmt: skip

@@ -50,12 +50,20 @@ class GruCell(nn.Module):
             self.candidate.weight[:, cut:],
         )
 
-    def forward(self, projected: GruInput, second: Tensor, h: Tensor) -> Tensor:
-        """The next state [..., H]; `projected` may have more leading dimensions than `second` and `h` can broadcast to."""
-        gates = torch.sigmoid(projected.gates + linear(torch.cat([second, h], -1), projected.gates_rest))
+    def forward(self, projected: GruInput, second: Tensor | None, h: Tensor, attention: Tensor | None = None) -> Tensor:
+        """The next state [..., H]; `projected` may have more leading dimensions than `second` and `h` can broadcast to.
+
+        With attention a [..., 1] the update gate is (1 - a) u (DIEN's AUGRU, as the authors wrote it).
+        """
+        rest = h if second is None else torch.cat([second, h], -1)
+        gates = torch.sigmoid(projected.gates + linear(rest, projected.gates_rest))
         reset, update = gates.chunk(2, dim=-1)
+        if attention is not None:
+            update = (1.0 - attention) * update
         reset_h = reset * h
-        if reset_h.shape[:-1] == second.shape[:-1]:
+        if second is None:
+            rest = linear(reset_h, projected.candidate_rest)
+        elif reset_h.shape[:-1] == second.shape[:-1]:
             rest = linear(torch.cat([second, reset_h], -1), projected.candidate_rest)
         else:
             # Candidates of one user: `second` is the user's and is multiplied once, not once a candidate.
@@ -64,3 +72,33 @@ class GruCell(nn.Module):
         candidate = torch.tanh(projected.candidate + rest)
         after: Tensor = candidate + update * (h - candidate)
         return after
+
+
+class EventInput(NamedTuple):
+    """Events with their share of the GRUs that see them computed ahead."""
+
+    event: Tensor  # [..., X]
+    controller: GruInput
+    channels: GruInput | None = None
+
+    def each(self) -> "list[EventInput]":
+        """A sequence [B, T, ...] as T events [B, ...].
+
+        Taken apart at once: picked one by one, each position's gradient would be padded to the whole sequence.
+        """
+        events = self.event.unbind(1)
+        channels = [None] * len(events) if self.channels is None else _each(self.channels)
+        return [EventInput(*parts) for parts in zip(events, _each(self.controller), channels, strict=True)]
+
+    def first(self, users: int) -> "EventInput":
+        """The same event of the first so many users."""
+
+        def cut(gru: GruInput) -> GruInput:
+            return gru._replace(gates=gru.gates[:users], candidate=gru.candidate[:users])
+
+        return EventInput(self.event[:users], cut(self.controller), None if self.channels is None else cut(self.channels))
+
+
+def _each(gru: GruInput) -> list[GruInput]:
+    pairs = zip(gru.gates.unbind(1), gru.candidate.unbind(1), strict=True)
+    return [gru._replace(gates=gates, candidate=candidate) for gates, candidate in pairs]

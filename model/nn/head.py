@@ -28,9 +28,9 @@ class TargetAttention(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.first = _glorot(4 * width, 80)
-        self.second = _glorot(80, 40)
-        self.third = _glorot(40, 1)
+        self.first = glorot(4 * width, 80)
+        self.second = glorot(80, 40)
+        self.third = glorot(40, 1)
 
     def forward(self, query_BNX: Tensor, facts_BTX: Tensor, mask_BT: Tensor | None = None) -> Tensor:
         """The facts as each candidate sees them, [B, N, X]."""
@@ -60,11 +60,11 @@ class Mlp(nn.Module):
     def __init__(self, inputs: int) -> None:
         super().__init__()
         self.affine = FrozenAffine(inputs)
-        self.first = _glorot(inputs, 200)
+        self.first = glorot(inputs, 200)
         self.first_slope = nn.PReLU(200, init=0.1)
-        self.second = _glorot(200, 80)
+        self.second = glorot(200, 80)
         self.second_slope = nn.PReLU(80, init=0.1)
-        self.third = _glorot(80, 2)
+        self.third = glorot(80, 2)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Two logits, [..., 2]; click is the first."""
@@ -110,7 +110,8 @@ class CtrHead(nn.Module):
         return self.mlp(self.inputs(step, state, candidate_BNX, features_BNC))  # type: ignore[no-any-return]  # torch: Module returns Any
 
 
-def _glorot(inputs: int, outputs: int) -> nn.Linear:
+def glorot(inputs: int, outputs: int) -> nn.Linear:
+    """A dense layer with glorot-uniform weights and no bias at first."""
     layer = nn.Linear(inputs, outputs)
     nn.init.xavier_uniform_(layer.weight)
     nn.init.zeros_(layer.bias)

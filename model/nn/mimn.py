@@ -13,11 +13,13 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, softplus
 
 from model.nn.addressing import ShiftAndSharpen, circular_shifts, content_weights, shares
-from model.nn.gru import GruCell, GruInput
+from model.nn.gru import EventInput, GruCell, GruInput
+from model.nn.state import mapped, pack, pool, unpack
+from model.nn.step import MemoryStep
 from uic.memory import MemoryLayout
 from uic.variant import Variant
 
-_CLIP = 20.0
+CLIP = 20.0
 _RAW_UTILIZATION_SCALE = 400.0
 _TRANSFER_BIAS = 4.0
 
@@ -37,22 +39,16 @@ class MimnState(NamedTuple):
 
     def pack(self) -> Tensor:
         """All tensors side by side, [B, F]."""
-        return torch.cat([tensor.flatten(1) for tensor in self if tensor is not None], dim=-1)
+        return pack(self)
 
     @staticmethod
     def unpack(state_BF: Tensor, layout: MemoryLayout) -> "MimnState":
         """The inverse of `pack`, for any leading dimensions."""
-        parts = torch.split(state_BF, [spec.size for spec in layout.tensors], dim=-1)
-        return MimnState(
-            **{
-                spec.name: torch.unflatten(part, -1, spec.shape) if len(spec.shape) > 1 else part
-                for spec, part in zip(layout.tensors, parts, strict=True)
-            }
-        )
+        return unpack(MimnState, state_BF, layout)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "MimnState":
         """The same function on every tensor that is there."""
-        return self._replace(**{name: function(tensor) for name, tensor in self._asdict().items() if tensor is not None})
+        return mapped(self, function)
 
 
 class StepTrace(NamedTuple):
@@ -63,16 +59,12 @@ class StepTrace(NamedTuple):
     add: Tensor  # [B, D]
 
 
-class EventInput(NamedTuple):
-    """Events with their share of both GRUs computed ahead."""
-
-    event: Tensor  # [..., X]
-    controller: GruInput
-    channels: GruInput | None
-
-
-class MimnStep(nn.Module):
+class MimnStep(MemoryStep[MimnState]):
     """One behaviour event applied to a memory."""
+
+    kind = MimnState
+    resets = ("controller", "slots", "add_pool", "channels")
+    variant: Variant
 
     def __init__(self, variant: Variant) -> None:
         super().__init__()
@@ -82,8 +74,8 @@ class MimnStep(nn.Module):
         # Training only: whether the gradient of L_reg reaches the content addressing, or shift and power alone (the authors').
         self.regularises_content = False
         heads = 2 * (v.slot_width + 6) + 2 * v.slot_width
-        self.to_heads = _dense(v.controller_units + (v.slots if self.sees_utilization else 0), heads)
-        self.to_output = _dense(v.controller_units + v.slot_width, v.output_width)
+        self.to_heads = dense(v.controller_units + (v.slots if self.sees_utilization else 0), heads)
+        self.to_output = dense(v.controller_units + v.slot_width, v.output_width)
         self.initial_read = nn.Parameter(torch.empty(v.slot_width))
         nn.init.uniform_(self.initial_read, -(bound := (6 / (1 + v.slot_width)) ** 0.5), bound)
         # The same for every user, drawn once and never trained; part of the weights all the same.
@@ -125,6 +117,13 @@ class MimnStep(nn.Module):
         """What an event [..., X] adds to both GRUs: independent of any state, so a sequence is projected in one product."""
         return EventInput(event, self.controller.project(event), self.channel.project(event) if self.variant.miu else None)
 
+    def each(self, events_BTX: Tensor) -> list[EventInput]:
+        """The events one by one, projected."""
+        return self.project(events_BTX).each()
+
+    def cut(self, event: EventInput, users: int) -> EventInput:
+        return event.first(users)
+
     def forward(self, state: MimnState, event_BX: Tensor) -> MimnState:
         """The memory after one event."""
         return self.advance(state, self.project(event_BX))[0]
@@ -158,8 +157,8 @@ class MimnStep(nn.Module):
             slots=slots_BMD,
             utilization=state.utilization + increment_BM,
             # The mean over slots of the official A_t is the sum of add vectors over m, because write weights sum to 1.
-            add_pool=self._pool(state.add_pool, add_BD, applied_B1),
-            event_pool=self._pool(state.event_pool, event.event, applied_B1),
+            add_pool=pool(state.add_pool, add_BD, applied_B1, v.pooling),
+            event_pool=pool(state.event_pool, event.event, applied_B1, v.pooling),
             applied=applied_B1,
             channels=channels_BMD,
             last_channels=chosen_BM if v.miu_readout == "last_output" else None,
@@ -176,17 +175,13 @@ class MimnStep(nn.Module):
         raw = linear(h_BNH, weight[:, :units], bias)
         if self.sees_utilization:
             raw = raw + linear(self._utilization_feature(state.utilization), weight[:, units:]).unsqueeze(-2)
-        weights_BNM = self._address(raw.clamp(-_CLIP, _CLIP), state.slots)
+        weights_BNM = self._address(raw.clamp(-CLIP, CLIP), state.slots)
         read_BND = weights_BNM @ state.slots
-        return self.to_output(torch.cat([h_BNH, read_BND], -1)).clamp(-_CLIP, _CLIP)  # type: ignore[no-any-return]  # torch: Module returns Any
+        return self.to_output(torch.cat([h_BNH, read_BND], -1)).clamp(-CLIP, CLIP)  # type: ignore[no-any-return]  # torch: Module returns Any
 
     def output(self, state: MimnState) -> Tensor:
         """o_t of a memory: what the official cell returns for the last event, [B, O]."""
-        return self.to_output(torch.cat([state.controller, state.read], -1)).clamp(-_CLIP, _CLIP)  # type: ignore[no-any-return]  # torch: Module returns Any
-
-    def _pool(self, pool: Tensor, new: Tensor, applied_B1: Tensor) -> Tensor:
-        """The sum or the mean of all vectors so far; the mean moves by (new - mean) / n, so no rounding piles up."""
-        return pool + new if self.variant.pooling == "sum" else pool + (new - pool) / applied_B1
+        return self.to_output(torch.cat([state.controller, state.read], -1)).clamp(-CLIP, CLIP)  # type: ignore[no-any-return]  # torch: Module returns Any
 
     def _utilization_feature(self, utilization_BM: Tensor) -> Tensor:
         g = utilization_BM.detach()
@@ -198,7 +193,7 @@ class MimnStep(nn.Module):
         A head is [key D | strength | unused | shift taps 3 | power], as in the authors' code.
         """
         seen = torch.cat([h_BH, self._utilization_feature(utilization_BM)], -1) if self.sees_utilization else h_BH
-        raw = self.to_heads(seen).clamp(-_CLIP, _CLIP)
+        raw = self.to_heads(seen).clamp(-CLIP, CLIP)
         width = self.variant.slot_width
         heads, erase, add = torch.split(raw, [2 * (width + 6), width, width], dim=-1)
         return torch.unflatten(heads, -1, (2, width + 6)), erase, add
@@ -257,7 +252,8 @@ def write_memory(slots_BMD: Tensor, weights_BM: Tensor, erase_BD: Tensor, add_BD
     return slots_BMD * (1.0 - w * erase_BD.unsqueeze(-2)) + w * add_BD.unsqueeze(-2)
 
 
-def _dense(inputs: int, outputs: int) -> nn.Linear:
+def dense(inputs: int, outputs: int) -> nn.Linear:
+    """A layer drawn as the authors draw those of the memory networks."""
     layer = nn.Linear(inputs, outputs)
     deviation = inputs**-0.5
     nn.init.trunc_normal_(layer.weight, std=deviation, a=-2 * deviation, b=2 * deviation)

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from model.nn.ctr import MimnCtr
+from model.nn.ctr import CtrModel
 from model.training.evaluate import Scored, score
 from model.training.histories import Histories, Places
 
@@ -16,12 +16,12 @@ def sampled(places: Places, most: int, seed: int = 0) -> Places:
     return places.take(np.sort(np.random.default_rng(seed).choice(len(places), most, replace=False)))
 
 
-def shuffled_order(model: MimnCtr, histories: Histories, places: Places, seed: int = 0) -> Scored:
+def shuffled_order(model: CtrModel, histories: Histories, places: Places, seed: int = 0) -> Scored:
     """Every place scored from the same events of its user in a random order."""
     return _scored(model, histories, places, places.user_P, np.random.default_rng(seed))
 
 
-def another_users(model: MimnCtr, histories: Histories, places: Places, seed: int = 0) -> Scored:
+def another_users(model: CtrModel, histories: Histories, places: Places, seed: int = 0) -> Scored:
     """Every place scored from as many first events of another user as it had of its own (or all that user has)."""
     rng = np.random.default_rng(seed)
     users = np.arange(len(histories.users))
@@ -30,7 +30,7 @@ def another_users(model: MimnCtr, histories: Histories, places: Places, seed: in
 
 
 def _scored(
-    model: MimnCtr,
+    model: CtrModel,
     histories: Histories,
     places: Places,
     donor_P: "np.typing.NDArray[np.int64]",

@@ -1,16 +1,16 @@
 """Scores of a model on the places of a split, and controls that tell what the history is worth."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model.nn.ctr import MimnCtr, probability
-from model.nn.mimn import MimnState
+from model.nn.ctr import CtrModel, probability
 from model.training.histories import Histories, Places, user_batch
 from model.training.metrics import Metrics, measure
-from model.training.scan import scan_places, score_places
+from model.training.reading import readings, score_places
 
 _USERS_AT_ONCE = 256
 _CHUNK = 64
@@ -19,7 +19,10 @@ _PLACES_AT_ONCE = 4096
 
 @dataclass(frozen=True)
 class Scored:
-    """Probabilities of a split in the order of its places, and the utilization of the memories read, [P, M]."""
+    """Probabilities of a split in the order of its places, and the utilization of the memories read, [P, M].
+
+    M is 0 for a model whose slots are not balanced, and for places scored without history.
+    """
 
     places: Places
     probability_PN: NDArray[np.float32]
@@ -32,27 +35,27 @@ class Scored:
 
 
 @torch.no_grad()
-def score(model: MimnCtr, histories: Histories, places: Places, *, without_history: bool = False) -> Scored:
-    """Score every place from its user's memory at exactly its position, or from the initial memory."""
+def score(model: CtrModel, histories: Histories, places: Places, *, without_history: bool = False) -> Scored:
+    """Score every place from its user's history up to exactly its position, or from no history."""
     model.eval()
     device = next(model.parameters()).device
+    nothing = np.zeros((len(places), 0), np.float32)
     if without_history:
-        states_PF = model.initial_state(1).pack().expand(len(places), -1)
-        return Scored(
-            places, _probabilities(model, states_PF, places), np.zeros((len(places), model.variant.slots), np.float32)
-        )
+        parts = np.split(np.arange(len(places)), range(_PLACES_AT_ONCE, len(places), _PLACES_AT_ONCE))
+        blank = [_probabilities(model, model.blank(len(rows)), places.take(rows)) for rows in parts if len(rows)]
+        return Scored(places, np.concatenate(blank) if blank else np.zeros(places.mask_PN.shape, np.float32), nothing)
     users, counts = np.unique(places.user_P, return_counts=True)
     # Longest histories first: users of like length share a batch.
     users = users[np.argsort(-places.position_P[np.cumsum(counts) - 1], kind="stable")] if len(users) else users
     chunks: list[tuple[Places, NDArray[np.float32], NDArray[np.float32]]] = []
     for first in range(0, len(users), _USERS_AT_ONCE):
         batch = user_batch(histories, places, users[first : first + _USERS_AT_ONCE], str(device))
-        for read in scan_places(model, batch, _CHUNK):
-            part = batch.places.take(np.arange(read.start, read.stop))
-            state = MimnState.unpack(read.states_PF, model.layout)
-            chunks.append((part, _probabilities(model, read.states_PF, part), state.utilization.cpu().numpy()))
+        for part, seen in readings(model, batch, _CHUNK):
+            written_PM = model.utilization(seen)
+            kept = np.zeros((len(part), 0), np.float32) if written_PM is None else written_PM.cpu().numpy()
+            chunks.append((part, _probabilities(model, seen, part), kept))
     if not chunks:
-        return Scored(places, np.zeros(places.mask_PN.shape, np.float32), np.zeros((0, model.variant.slots), np.float32))
+        return Scored(places, np.zeros(places.mask_PN.shape, np.float32), nothing)
     met_user = np.concatenate([part.user_P for part, _, _ in chunks])
     met_position = np.concatenate([part.position_P for part, _, _ in chunks])
     order = np.lexsort((met_position, met_user))
@@ -63,10 +66,6 @@ def score(model: MimnCtr, histories: Histories, places: Places, *, without_histo
     )
 
 
-def _probabilities(model: MimnCtr, states_PF: torch.Tensor, places: Places) -> NDArray[np.float32]:
-    parts = []
-    for start in range(0, len(places), _PLACES_AT_ONCE):
-        rows = np.arange(start, min(start + _PLACES_AT_ONCE, len(places)))
-        logits = score_places(model, states_PF[start : start + len(rows)], places.take(rows))
-        parts.append(probability(logits).cpu().numpy())
-    return np.concatenate(parts) if parts else np.zeros(places.mask_PN.shape, np.float32)
+def _probabilities(model: CtrModel, seen: Any, places: Places) -> NDArray[np.float32]:
+    scored: NDArray[np.float32] = probability(score_places(model, seen, places)).cpu().numpy()
+    return scored

@@ -22,13 +22,14 @@ import torch
 from numpy.typing import NDArray
 
 from model.data.vocabulary import Vocabularies
-from model.nn.ctr import MimnCtr
+from model.nn.ctr import CtrModel, MemoryCtr
+from model.nn.models import make
 from model.training.config import TrainConfig
 from model.training.weights import load_weights
 from uic import artefact
 from uic.bundle import Bundle
 from uic.errors import BadInput
-from uic.variant import Variant
+from uic.models import memory_of, variant_from_json
 
 KIND = "run"
 
@@ -111,6 +112,8 @@ class Run:
 
     def utilization_shares(self) -> NDArray[np.float32]:
         """Sorted shares of the slots, [P, M], of the memories at the validation places of the best epoch."""
+        if self.plan.variant.get("model", "mimn") != "mimn":
+            raise BadInput(f"{self.path}: a run of {self.plan.variant['model']}, whose slots are not balanced: only mimn's are")
         try:
             with np.load(self.path / "utilization.npz", allow_pickle=False) as arrays:
                 shares: NDArray[np.float32] = arrays["shares"]
@@ -132,22 +135,29 @@ class Run:
     def write_metrics(self, content: dict[str, Any]) -> None:
         artefact.write_atomically(self.path / "metrics.json", json.dumps(content, indent=2) + "\n")
 
-    def model(self) -> MimnCtr:
+    def model(self) -> CtrModel:
         """The untrained model of this run."""
-        return MimnCtr(
-            Variant.from_json(self.plan.variant),
+        return make(
+            variant_from_json(self.plan.variant),
             item_rows=self.vocabularies.items.table_rows,
             category_rows=self.vocabularies.categories.table_rows,
             head_features=len(self.plan.features),
         )
 
-    def best_model(self) -> MimnCtr:
+    def best_model(self) -> CtrModel:
         """The model of the best epoch so far."""
         saved = self.load("best.pt")
         if saved is None:
             raise BadInput(f"{self.path}: no epoch has been trained yet; `uic train` goes on with it")
         model = self.model()
         model.load_state_dict(saved["model"])
+        return model
+
+    def best_memory(self) -> MemoryCtr[Any]:
+        """The same, as a model with a memory; raises BadInput for one that needs the raw events."""
+        memory_of(variant_from_json(self.plan.variant))
+        model = self.best_model()
+        assert isinstance(model, MemoryCtr)
         return model
 
     def save(self, name: str, content: dict[str, Any]) -> None:

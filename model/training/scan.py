@@ -5,15 +5,14 @@ that at each position the ones still going are a prefix of the batch and no step
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from model.nn.ctr import MimnCtr
-from model.nn.mimn import MimnState
-from model.nn.sequence import each_event, first_users
-from model.training.histories import Places, UserBatch
+from model.nn.ctr import MemoryCtr
+from model.nn.state import first, mapped, pack
+from model.training.histories import UserBatch
 
 
 class Read(NamedTuple):
@@ -24,7 +23,7 @@ class Read(NamedTuple):
     states_PF: Tensor
 
 
-def scan_places(model: MimnCtr, batch: UserBatch, chunk: int) -> Iterator[Read]:
+def scan_places(model: MemoryCtr[Any], batch: UserBatch, chunk: int) -> Iterator[Read]:
     """Fold the histories from each user's first event, `chunk` positions at a time.
 
     Yields after each chunk what was read in it; gradients reach back to the start of the chunk (truncated back-propagation).
@@ -33,46 +32,25 @@ def scan_places(model: MimnCtr, batch: UserBatch, chunk: int) -> Iterator[Read]:
     row = 0
     for start in range(0, batch.positions, chunk):
         stop = min(start + chunk, batch.positions)
-        state = state.map(_detached) if start else state
-        width = batch.advancing(start)
-        part = (slice(0, width), slice(start, min(stop, batch.item_BT.shape[1])))
-        events = each_event(model.step.project(model.embedding(batch.item_BT[part], batch.category_BT[part])))
+        state = mapped(state, _detached) if start else state
+        going = [users for t in range(start, stop) if (users := batch.advancing(t))]
+        states = [state]
+        if going:
+            part = (slice(0, going[0]), slice(start, start + len(going)))
+            events = model.embedding(batch.item_BT[part], batch.category_BT[part])
+            states += model.step.run(first(state, going[0]), events, going)
         packed, readers, offset = [], [], 0
         for t in range(start, stop):
             if len(batch.readers[t]):
-                packed.append(state.pack())
+                packed.append(pack(states[min(t - start, len(going))]))
                 readers.append(batch.readers[t] + offset)
                 offset += packed[-1].shape[0]
-            going = batch.advancing(t)
-            if going < state.applied.shape[0]:
-                state = state.map(_First(going))
-            if going:
-                event = events[t - start]
-                state, _ = model.step.advance(state, event if going == width else first_users(event, going))
+        state = states[-1]
         if packed:
             chosen = torch.cat(readers)
             yield Read(row, row + len(chosen), torch.cat(packed)[chosen])
             row += len(chosen)
 
 
-def score_places(model: MimnCtr, states_PF: Tensor, places: Places) -> Tensor:
-    """Two logits for each candidate of each place, [P, N, 2]."""
-    device = states_PF.device
-    features = None if places.features_PNC is None else torch.from_numpy(places.features_PNC).to(device)
-    state = MimnState.unpack(states_PF, model.layout)
-    items, categories = torch.from_numpy(places.item_PN).to(device), torch.from_numpy(places.category_PN).to(device)
-    return model.score(state, items, categories, features)
-
-
 def _detached(tensor: Tensor) -> Tensor:
     return tensor.detach()
-
-
-class _First:
-    """The first n users of a batch."""
-
-    def __init__(self, n: int) -> None:
-        self._n = n
-
-    def __call__(self, tensor: Tensor) -> Tensor:
-        return tensor[: self._n]

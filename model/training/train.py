@@ -17,14 +17,13 @@ from torch.utils.tensorboard import SummaryWriter
 
 from model.data.dataset import Dataset
 from model.nn.addressing import shares
-from model.nn.ctr import MimnCtr
+from model.nn.ctr import CtrModel, MimnCtr
 from model.nn.losses import ctr_loss, utilization_loss
-from model.nn.mimn import MimnState
 from model.training.config import TrainConfig
 from model.training.evaluate import Scored, score
 from model.training.histories import Histories, Places, user_batch
+from model.training.reading import Seen, readings, score_places
 from model.training.run import Run
-from model.training.scan import scan_places, score_places
 from uic.errors import BadInput
 
 _DAY_MS = 86_400_000
@@ -50,7 +49,8 @@ def train(
     model = run.model()
     _start_from_parent(run, model)
     model.to(config.device)
-    model.step.regularises_content = config.regulariser_reach == "content"
+    if isinstance(model, MimnCtr):
+        model.step.regularises_content = config.regulariser_reach == "content"
     optimiser = _optimiser(model, config)
     histories = Histories.of(dataset, run.vocabularies.items, run.vocabularies.categories)
     chosen, held_out = training_samples(histories, run)
@@ -87,7 +87,7 @@ def train(
 
 
 def train_epoch(
-    model: MimnCtr,
+    model: CtrModel,
     optimiser: torch.optim.Optimizer,
     histories: Histories,
     places: Places,
@@ -109,8 +109,8 @@ def train_epoch(
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
 
-    for states_PF, part in _reads(model, histories, places, config, rng):
-        loss = sample_losses(model, states_PF, part, config).sum()
+    for part, history in _reads(model, histories, places, config, rng):
+        loss = sample_losses(model, history, part, config).sum()
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         pending += part.samples
         seen += part.samples
@@ -126,16 +126,16 @@ def train_epoch(
     return total / seen
 
 
-def sample_losses(model: MimnCtr, states_PF: Tensor, places: Places, config: TrainConfig) -> Tensor:
+def sample_losses(model: CtrModel, seen: Any, places: Places, config: TrainConfig) -> Tensor:
     """The loss of each sample of these places, [S]: CTR loss and utilization loss of the memory it is scored from."""
-    logits = score_places(model, states_PF, places)
+    logits = score_places(model, seen, places)
     mask = torch.from_numpy(places.mask_PN).to(logits.device)
     labels = torch.from_numpy(places.label_PN).to(logits.device)
     losses_PN = ctr_loss(logits, labels, config.loss, reduce=False)
-    if config.history == "full":
-        state = MimnState.unpack(states_PF, model.layout)
+    written_PM = model.utilization(seen) if config.history == "full" else None
+    if written_PM is not None:
         losses_PN = losses_PN + utilization_loss(
-            state.utilization, config.regulariser, config.regulariser_weight, reduce=False
+            written_PM, config.regulariser, config.regulariser_weight, reduce=False
         ).unsqueeze(-1)
     return losses_PN[mask]
 
@@ -165,11 +165,11 @@ def training_samples(histories: Histories, run: Run) -> tuple[NDArray[np.bool_],
 
 
 def _reads(
-    model: MimnCtr, histories: Histories, places: Places, config: TrainConfig, rng: np.random.Generator
-) -> Iterator[tuple[Tensor, Places]]:
+    model: CtrModel, histories: Histories, places: Places, config: TrainConfig, rng: np.random.Generator
+) -> Iterator[Seen]:
     if config.history == "none":
         for rows in np.array_split(rng.permutation(len(places)), max(1, places.samples // config.samples_per_step)):
-            yield model.initial_state(1).pack().expand(len(rows), -1), places.take(rows)
+            yield Seen(places.take(rows), model.blank(len(rows)))
         return
     users, counts = np.unique(places.user_P, return_counts=True)
     last = places.position_P[np.cumsum(counts) - 1]
@@ -178,24 +178,23 @@ def _reads(
     groups = [order[start : start + config.batch_users] for start in range(0, len(order), config.batch_users)]
     for place in rng.permutation(len(groups)):
         batch = user_batch(histories, places, users[groups[place]], config.device)
-        for read in scan_places(model, batch, config.chunk):
-            yield read.states_PF, batch.places.take(np.arange(read.start, read.stop))
+        yield from readings(model, batch, config.chunk)
 
 
-def _optimiser(model: MimnCtr, config: TrainConfig) -> torch.optim.Optimizer:
+def _optimiser(model: CtrModel, config: TrainConfig) -> torch.optim.Optimizer:
     plain = [p for p in model.parameters() if p.dim() < 2]
     decayed = [p for p in model.parameters() if p.dim() >= 2]
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=config.learning_rate)
 
 
-def _start_from_parent(run: Run, model: MimnCtr) -> None:
+def _start_from_parent(run: Run, model: CtrModel) -> None:
     parent = run.load("parent.pt")
     if parent is not None:
         model.load_state_dict(parent["model"])
 
 
-def _resume(run: Run, model: MimnCtr, optimiser: torch.optim.Optimizer) -> tuple[dict[str, Any], int]:
+def _resume(run: Run, model: CtrModel, optimiser: torch.optim.Optimizer) -> tuple[dict[str, Any], int]:
     saved = run.load("last.pt")
     if saved is None:
         return {"epochs": [], "finished": False}, 1
@@ -204,12 +203,13 @@ def _resume(run: Run, model: MimnCtr, optimiser: torch.optim.Optimizer) -> tuple
     return saved["metrics"], len(saved["metrics"]["epochs"]) + 1
 
 
-def _save(run: Run, model: MimnCtr, optimiser: torch.optim.Optimizer, metrics: dict[str, Any], best: Scored | None) -> None:
+def _save(run: Run, model: CtrModel, optimiser: torch.optim.Optimizer, metrics: dict[str, Any], best: Scored | None) -> None:
     # best before last: a kill in between repeats the epoch and writes the same best again.
     if best is not None:
         run.save("best.pt", {"model": model.state_dict(), "epoch": metrics["best_epoch"]})
-        utilization = torch.from_numpy(best.utilization_PM)
-        run.write_utilization_shares(np.sort(shares(utilization).numpy(), axis=-1)[:, ::-1])
+        if best.utilization_PM.size:
+            utilization = torch.from_numpy(best.utilization_PM)
+            run.write_utilization_shares(np.sort(shares(utilization).numpy(), axis=-1)[:, ::-1])
     run.save("last.pt", {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "metrics": metrics})
     run.write_metrics(metrics)
 

@@ -1,15 +1,18 @@
 """Weights between a bundle and a model: to evaluate a bundle with torch, and to train on from one."""
 
+from typing import Any
+
 import numpy as np
 import torch
 
-from model.nn.ctr import MimnCtr
+from model.nn.ctr import CtrModel, MemoryCtr
+from model.nn.models import make_memory
 from uic.bundle import Bundle
 from uic.errors import BadInput
-from uic.variant import Variant
+from uic.models import variant_from_json
 
 
-def load_weights(model: MimnCtr, bundle: Bundle) -> None:
+def load_weights(model: CtrModel, bundle: Bundle) -> None:
     """Put a bundle's weights into a model whose vocabularies begin with the bundle's; new rows start at the unknown row."""
     state = model.state_dict()
     for name, value in bundle.weights().items():
@@ -26,10 +29,10 @@ def load_weights(model: MimnCtr, bundle: Bundle) -> None:
     model.load_state_dict(state)
 
 
-def model_of(bundle: Bundle) -> MimnCtr:
+def model_of(bundle: Bundle) -> MemoryCtr[Any]:
     """A bundle as a torch model."""
-    model = MimnCtr(
-        Variant.from_json(bundle.manifest.variant),
+    model = make_memory(
+        variant_from_json(bundle.manifest.variant),
         item_rows=bundle.items.table_rows,
         category_rows=bundle.categories.table_rows,
         head_features=len(bundle.manifest.head_features),
