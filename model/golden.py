@@ -1,16 +1,17 @@
 """Golden vectors of the authors' code: loaded by their keys, compared tensor by tensor, losses and gradients included.
 
-A file is an .npz with `W/<variable>` weights, `in/*`, `out/*`, `grad/<variable>` and `meta` (JSON). Two kinds are known:
+A file is an .npz with `W/<variable>` weights, `in/*`, `out/*`, `grad/<variable>` and `meta` (JSON). Three kinds are known:
 
     cell     every state of every step of one MIMN cell, and the read with a target; any sizes, slots and ablation
     MIMN_*   the whole model on left-padded histories: MLP input, probabilities, losses, final states, gradients
+    DIN ...  the same of the compared models (model/golden_compared.py)
 
 Everything is computed in float64, so that a difference is one of the equations and not of rounding.
 """
 
 import json
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,17 +19,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.golden_compared import COMPARED, auxiliary_loss, check_compared
+from model.golden_weights import Arrays, Weights
 from model.nn.ctr import MimnCtr
-from model.nn.gru import GruCell
 from model.nn.losses import ctr_loss, utilization_loss
-from model.nn.mimn import MimnStep
+from model.nn.mimn import MimnState, MimnStep
 from model.nn.sequence import Scanned, scan
 from uic.errors import BadInput
 from uic.variant import Variant, preset
 
 TOLERANCE = 1e-5
 _REGULARISER_WEIGHT = 1e-3
-Arrays = dict[str, Tensor]
 
 
 class Difference(NamedTuple):
@@ -51,8 +52,13 @@ def check(path: Path) -> list[Difference]:
             computed = _check_cell(arrays, meta)
         elif name.startswith("MIMN"):
             computed = _check_model(arrays, meta)
+        elif (model := name.split("_")[0]) in COMPARED:
+            computed = check_compared(model, arrays, meta)
         else:
-            raise BadInput(f"{path}: golden vectors of {name or 'an unknown model'}; expected a MIMN cell or model")
+            raise BadInput(
+                f"{path}: golden vectors of {name or 'an unknown model'}; expected a MIMN cell, or a model out of MIMN, "
+                + ", ".join(COMPARED)
+            )
     except KeyError as error:
         raise BadInput(f"{path}: expected the key {error}, but the file has none") from error
     except (RuntimeError, IndexError) as error:  # what torch raises where shapes or rows do not fit
@@ -90,53 +96,13 @@ def _variant(*, slots: int, mur: bool, miu: bool, x: int, h: int, d: int, o: int
     return preset("official", mur="shift" if mur else "none", miu=miu, **sizes)
 
 
-class _Weights:
-    """Puts the authors' variables into our parameters and takes our gradients back out under their names."""
-
-    def __init__(self, golden: Arrays) -> None:
-        self._golden = golden
-        self._gradients: list[tuple[str, Callable[[], Tensor]]] = []
-
-    def put(self, variable: str, parameter: Tensor, *, transpose: bool = False) -> None:
-        value = self._golden[f"W/{variable}"]
-        with torch.no_grad():
-            parameter.copy_((value.T if transpose else value).reshape(parameter.shape))
-
-        def gradient() -> Tensor:
-            grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            return (grad.T if transpose else grad).reshape(value.shape)
-
-        self._gradients.append((variable, gradient))
-
-    def dense(self, scope: str, layer: torch.nn.Linear, kernel: str = "kernel", bias: str = "bias") -> None:
-        self.put(f"{scope}/{kernel}", layer.weight, transpose=True)
-        self.put(f"{scope}/{bias}", layer.bias)
-
-    def gru(self, scope: str, cell: GruCell) -> None:
-        self.dense(f"{scope}/gates", cell.gates)
-        self.dense(f"{scope}/candidate", cell.candidate)
-
-    def step(self, step: MimnStep) -> None:
-        self.gru("controller/gru_cell", step.controller)
-        self.dense("o2p/fully_connected", step.to_heads, "weights", "biases")
-        self.dense("o2o/fully_connected", step.to_output, "weights", "biases")
-        self.put("init/fully_connected/weights", step.initial_read)
-        self.put("init/init_M", step.initial_slots)
-        self.put("init/key_M", step.key_memory)
-        if step.variant.miu:
-            self.gru("gru_cell", step.channel)
-
-    def gradients(self) -> Arrays:
-        return {f"grad/{name}": gradient() for name, gradient in self._gradients}
-
-
 def _check_cell(golden: Arrays, meta: dict[str, Any]) -> Arrays:
     variant = _variant(
         slots=meta["m"], mur=bool(meta["util_reg"]), miu=bool(meta["mem_induction"]),
         x=meta["x_dim"], h=meta["H"], d=meta["D"], o=meta["O"],
     )  # fmt: skip
     step = MimnStep(variant).double()
-    _Weights(golden).step(step)
+    Weights(golden).step(step)
     scanned = scan(step, golden["in/x"])
     out = _states(step, scanned, golden["in/x"].shape[0])
     target = golden["in/target"].unsqueeze(1)
@@ -146,7 +112,7 @@ def _check_cell(golden: Arrays, meta: dict[str, Any]) -> Arrays:
     return {f"out/{key}": value for key, value in out.items()}
 
 
-def _states(step: MimnStep, scanned: Scanned, batch: int) -> Arrays:
+def _states(step: MimnStep, scanned: Scanned[MimnState], batch: int) -> Arrays:
     """Every state and weight of a scan under the authors' names, [B, T, ...], and the initial ones."""
 
     def stack(tensors: list[Tensor]) -> Tensor:
@@ -189,9 +155,12 @@ def _check_model(golden: Arrays, meta: dict[str, Any]) -> Arrays:
     model = MimnCtr(variant, item_rows=meta["n_mid"], category_rows=meta["n_mid"]).double()
     # One joint table for items and categories, as the authors have it.
     model.embedding.categories = model.embedding.items
-    weights = _Weights(golden)
+    weights = Weights(golden)
     weights.step(model.step)
-    _put_head(weights, model)
+    weights.put("mid_embedding_var", model.embedding.items.weight)
+    weights.mlp(model.head.mlp)
+    if variant.miu:
+        weights.attention(model.head.attention)
 
     mask_BT = golden["in/mask"]
     events_BTX = model.embedding(golden["in/item_his"], golden["in/cate_his"]) * mask_BT.unsqueeze(-1)
@@ -204,6 +173,11 @@ def _check_model(golden: Arrays, meta: dict[str, Any]) -> Arrays:
     loss = ctr_loss(logits_B2, golden["in/target"][:, 0], "half_softmax")
     if switches["mur"]:
         loss = loss + regulariser
+    outputs_BTO = torch.stack([model.step.output(each) for each in _unmasked(model.step, events_BTX, mask_BT, scanned)], dim=1)
+    aux_loss = torch.zeros(())
+    if meta.get("aux"):
+        aux_loss = auxiliary_loss(golden, weights, model, outputs_BTO, events_BTX)
+        loss = loss + aux_loss
     loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
 
     add_BTMD = _masked_writes(scanned, mask_BT if switches["mask"] else torch.ones_like(mask_BT))
@@ -212,7 +186,8 @@ def _check_model(golden: Arrays, meta: dict[str, Any]) -> Arrays:
         "y_hat": torch.softmax(logits_B2, dim=-1) + 1e-8,
         "loss": loss,
         "reg_loss": regulariser,
-        "mimn_o": torch.stack([model.step.output(each) for each in _unmasked(model.step, events_BTX, mask_BT, scanned)], dim=1),
+        "aux_loss": aux_loss,
+        "mimn_o": outputs_BTO,
         "final_M": state.slots,
         "final_w_aggre": state.utilization,
         "final_sum_aggre": add_BTMD.sum(1),
@@ -221,27 +196,12 @@ def _check_model(golden: Arrays, meta: dict[str, Any]) -> Arrays:
     return {**{f"out/{key}": value for key, value in out.items()}, **weights.gradients()}
 
 
-def _put_head(weights: _Weights, model: MimnCtr) -> None:
-    mlp = model.head.mlp
-    weights.put("mid_embedding_var", model.embedding.items.weight)
-    weights.put("bn1/gamma", mlp.affine.gamma)
-    weights.put("bn1/beta", mlp.affine.beta)
-    for place, layer in (("f1", mlp.first), ("f2", mlp.second), ("f3", mlp.third)):
-        weights.dense(place, layer)
-    weights.put("prelu_1/prelu_prelu_1", mlp.first_slope.weight)
-    weights.put("prelu_2/prelu_prelu_2", mlp.second_slope.weight)
-    if model.variant.miu:
-        attention = model.head.attention
-        for place, layer in (("f1_attpal", attention.first), ("f2_attpal", attention.second), ("f3_attpal", attention.third)):
-            weights.dense(place, layer)
-
-
-def _masked_writes(scanned: Scanned, mask_BT: Tensor) -> Tensor:
+def _masked_writes(scanned: Scanned[MimnState], mask_BT: Tensor) -> Tensor:
     writes = torch.stack([trace.write_weights.unsqueeze(-1) * trace.add.unsqueeze(-2) for trace in scanned.traces], dim=1)
     return writes * mask_BT[..., None, None]
 
 
-def _unmasked(step: MimnStep, events_BTX: Tensor, mask_BT: Tensor, scanned: Scanned) -> list[Any]:
+def _unmasked(step: MimnStep, events_BTX: Tensor, mask_BT: Tensor, scanned: Scanned[MimnState]) -> list[Any]:
     """States as the cell returned them, before padded positions were reset: the authors collect outputs there."""
     states = [step.initial_state(events_BTX.shape[0]), *scanned.states[:-1]]
     return [step(state, events_BTX[:, t]) for t, state in enumerate(states)]

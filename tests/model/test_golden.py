@@ -25,6 +25,7 @@ FOLDER = Path(__file__).parent / "golden"
 CELL, CELL_WITHOUT, MODEL = (
     FOLDER / f"{name}.npz" for name in ("cell_m4_mur1_miu1", "cell_m4_mur0_miu0", "model_MIMN_m4_mur1_miu1_mask1")
 )
+DIN, GRU4REC = (FOLDER / f"model_{name}.npz" for name in ("DIN", "GRU4REC"))
 Arrays = dict[str, Any]
 
 
@@ -38,7 +39,7 @@ def write(path: Path, arrays: Arrays) -> Path:
     return path
 
 
-@pytest.mark.parametrize("path", [CELL, CELL_WITHOUT, MODEL], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [CELL, CELL_WITHOUT, MODEL, DIN, GRU4REC], ids=lambda path: path.stem)
 def test_every_tensor_of_the_authors_code_is_reproduced(path: Path) -> None:
     differences = check(path)
     assert {each.tensor for each in differences} == {key for key in read(path) if key.startswith(("out/", "grad/"))}
@@ -140,9 +141,9 @@ def test_a_file_that_does_not_fit_says_why(changes: Arrays, message: str, tmp_pa
 
 def test_a_model_that_is_not_ours_is_refused_by_its_name(tmp_path: Path) -> None:
     golden = read(MODEL)
-    golden["meta"] = np.array(json.dumps({**json.loads(str(golden["meta"])), "name": "DIN"}))
-    with pytest.raises(BadInput, match="golden vectors of DIN; expected a MIMN cell or model"):
-        check(write(tmp_path / "din.npz", golden))
+    golden["meta"] = np.array(json.dumps({**json.loads(str(golden["meta"])), "name": "SASREC"}))
+    with pytest.raises(BadInput, match="golden vectors of SASREC; expected a MIMN cell, or a model out of MIMN, DNN"):
+        check(write(tmp_path / "sasrec.npz", golden))
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no archive", b"PK\x03\x04 half of one"])
