@@ -5,7 +5,7 @@ between two calls. Where the paper and the authors' code differ, a switch of `Va
 in uic/variant.py and the reasons in DECISIONS.md.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, softplus
 
 from model.nn.addressing import ShiftAndSharpen, circular_shifts, content_weights, shares
+from model.nn.fused.scan import run as run_fused
+from model.nn.fused.scan import supports
 from model.nn.gru import EventInput, GruCell, GruInput
 from model.nn.state import mapped, pack, pool, unpack
 from model.nn.step import MemoryStep
@@ -164,6 +166,11 @@ class MimnStep(MemoryStep[MimnState]):
             last_channels=chosen_BM if v.miu_readout == "last_output" else None,
         )
         return after, StepTrace(read_weights_BM, write_weights_BM, add_BD)
+
+    def run(self, state: MimnState, events_BTX: Tensor, going: Sequence[int]) -> list[MimnState]:
+        if not going or self.regularises_content or not supports(self.variant):
+            return super().run(state, events_BTX, going)
+        return run_fused(self, state, events_BTX, going)
 
     def candidate_read(self, state: MimnState, candidate_BNX: Tensor) -> Tensor:
         """One more controller step on each candidate and a read of M_T with it: o, [B, N, O]. The memory is not changed."""
