@@ -141,10 +141,8 @@ def _print_report(report: "Report") -> None:
         ("from it on", f"{report.replayed:,} events read again, {report.applied:,} applied or duplicates"),
         ("left out", left),
         ("absent", f"{report.absent:,} users, until they are seen again"),
-        (
-            "verified",
-            f"{report.verified:,} users, folded offline: {len(report.differing):,} differ, {report.tied:,} tied",
-        ),
+        ("verified", f"{report.verified:,} users, folded offline: {len(report.differing):,} differ, {report.tied:,} tied"),
+        ("undecided", f"{len(report.undecided):,} users, of whom nothing can be said"),
         ("evidence", report.evidence or "none: the job made no savepoint"),
         ("fresh", f"daily checkpoint {report.fresh}"),
     ]
@@ -152,7 +150,7 @@ def _print_report(report: "Report") -> None:
         typer.echo(f"{name:<10} {value}")
     if report.unverified is not None:
         typer.echo(f"unverified {report.unverified}")
-    for user, why in list(report.differing.items())[:20]:
+    for user, why in [*report.differing.items(), *report.undecided.items()][:20]:
         typer.echo(f"  user {user!r}: {why}")
 
 

@@ -10,14 +10,18 @@ from jobs.daily.opening import open_catalogue, open_midnights
 from jobs.folder import JobFolder
 from jobs.jars import job_jars
 from jobs.rollback.journal import Folder, Journal, Plan
+from jobs.rollback.judge import Verified, verify
 from jobs.rollback.plan import Asked, Ground, after_the_cut, make_plan
-from jobs.rollback.proof import SAMPLE, Report, choose_users, count_left, sample_from_json, sample_to_json, verify
+from jobs.rollback.proof import SAMPLE, Report, choose_users, count_left, sample_from_json, sample_to_json
 from jobs.rollback.steps import QUARANTINE, Rollback, Waiting, await_applied
 from jobs.rollback.world import ClusterJob, FollowedStore, KafkaTopics, open_stores
 from jobs.run import rules
 from jobs.settings import Settings
+from jobs.verdict import LeftOut
 from jobs.warm_up.handover import in_ms
 from uic.errors import BadInput
+from uic.forgetting import FILE as FORGOTTEN_FILE
+from uic.forgetting import Forgotten
 from uic.quarantine import Quarantine
 
 _FOLLOWER_S = 60.0
@@ -147,7 +151,8 @@ class Run:
 
     def _prove(self, journal: Journal, stores: list[FollowedStore]) -> Report:
         plan, stream = journal.plan, self._settings.stream
-        _, on = self._job.record()
+        record, on = self._job.record()
+        left_out = LeftOut(quarantine=self._quarantine(plan), forgotten=Forgotten(self.folder.path.parent / FORGOTTEN_FILE))
         left, users = count_left(self._topics.letters(journal.letters), journal, self._settings.kafka.events)
         memories = sample_from_json((self.folder.of(plan.generation) / SAMPLE).read_text())
         judged = replace(
@@ -156,9 +161,12 @@ class Run:
         )
         unverified = None
         try:
-            differing, tied = verify(self._settings, journal, judged, self._quarantine(plan), memories, stores)
-        except BadInput as error:  # retention has gone beyond the cut meanwhile; the rollback is done all the same
-            memories, differing, tied, unverified = {}, {}, 0, str(error)
+            verified = verify(
+                self._settings, journal, judged, left_out, memories, stores,
+                promoted=None if record.bundle == plan.bundle else Path(record.bundle),
+            )  # fmt: skip
+        except BadInput as error:  # retention has gone beyond the checkpoint meanwhile; the rollback is done all the same
+            memories, verified, unverified = {}, Verified({}, {}, 0), str(error)
         return Report(
             day=plan.day.isoformat(),
             generation=plan.generation,
@@ -170,8 +178,9 @@ class Run:
             left=dict(left),
             absent=sum(stores[0].read(user) is None for user in users),
             verified=len(memories),
-            tied=tied,
-            differing=differing,
+            tied=verified.tied,
+            differing=verified.differing,
+            undecided=verified.undecided,
             unverified=unverified,
         )
 
