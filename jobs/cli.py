@@ -87,7 +87,8 @@ def main() -> None:
         typer.echo(f"{type(error).__name__}: {error}", err=True)
         sys.exit(2)
     except ModuleNotFoundError as error:
-        extra = {"redis": "redis", "torch": "train", "pandas": "train", "sklearn": "train", "onnx": "export", "pyflink": "stream"}
+        extra = dict.fromkeys(("torch", "pandas", "sklearn"), "train") | dict.fromkeys(("pyflink", "pyarrow"), "stream")
+        extra |= {"redis": "redis", "onnx": "export"}
         extra |= dict.fromkeys(("starlette", "uvicorn", "uvloop", "httptools", "prometheus_client", "httpx"), "serve")
         name = (error.name or "").partition(".")[0]
         if name not in extra:
