@@ -1,6 +1,6 @@
 # Two commands do everything on a fresh Linux machine with Python 3.11 or 3.12 and pip: `make demo` and `make test`.
 # They bring uv where it is missing, then every library in the versions of uv.lock; Java 17 is the system's or comes as a wheel.
-# The tests build the jars as well, and bring Maven and a Java compiler where they are missing and apt-get may be used.
+# The tests build the jars as well, and bring Maven, a Java compiler and redis-server where they are missing and apt-get may be used.
 
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
@@ -19,14 +19,17 @@ demo: setup ## The whole product on MovieLens 100K, in a few minutes; the report
 
 jars: infra/jars/.ready ## The batched plan's jar, Kafka for Flink and a Kafka broker, by Maven
 
-test: setup jars ## Everything that must hold: style, types, layers, tests
+redis: ## redis-server for the tests, by apt-get where it is missing
+	@infra/install_redis.sh
+
+test: setup jars redis ## Everything that must hold: style, types, layers, tests
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	$(RUN) mypy
 	$(RUN) lint-imports
 	$(RUN) pytest -n 2 --dist loadfile
 
-quick: setup ## The tests that need no Flink and no network, for while you work
+quick: setup redis ## The tests that need no Flink and no network, for while you work
 	$(RUN) pytest --ignore tests/scenarios --ignore tests/stream
 
 clean: ## Remove what the commands above have made, but for the demo
@@ -51,4 +54,4 @@ infra/jars/.ready: infra/pom.xml infra/broker/pom.xml operators/java/pom.xml inf
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --target .tools uv || \
 		{ echo "uv could not be installed. Is PyPI reachable from here?" >&2; exit 1; }
 
-.PHONY: help setup demo jars test quick clean
+.PHONY: help setup demo jars redis test quick clean
