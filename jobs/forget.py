@@ -7,6 +7,8 @@ In this order, each step safe to be killed in and to be done again:
 3. The running job is asked to drop the memory in keyed state. Its answer is a deletion of its own, after all it had published;
    it says how far the old life reached, and that is noted in the file: what the log takes in later begins anew.
 4. The store is waited for until it has come past that deletion.
+
+Where a second job runs beside this one to take its place (`uic bundle migrate`), the same is done there.
 """
 
 import json
@@ -82,6 +84,7 @@ def forget(
     settings: "Settings", user: str, later: Later, *, job_dir: Path | None = None, store: Path | None = None, wait_s: float = 60
 ) -> Report:
     """Forget a user of this job and this store; raises UicError where that cannot even begin."""
+    from jobs.bundles.migration import Migrations, settings_of
     from jobs.folder import JobFolder
 
     folder = JobFolder(job_dir or settings.stream.job_dir, make=False)
@@ -94,6 +97,12 @@ def forget(
     else:
         _forget_on_cluster(settings, folder, record, user, later, store or settings.store.path, wait_s, report)
     _note_savepoints(settings, folder, report)
+    if (journal := Migrations(folder.path).unfinished()) is not None and journal.runs_beside:
+        second = settings_of(settings, journal.plan)
+        beside = forget(second, user, later, wait_s=wait_s)
+        report.erased += beside.erased
+        report.still += beside.still
+        report.to_do += beside.to_do
     return report
 
 

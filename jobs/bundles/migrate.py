@@ -14,6 +14,7 @@ Until the switch everything that anybody reads is the first job's, and the migra
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,12 +29,14 @@ from jobs.settings import Settings
 from jobs.warm_up.run import Progress, WarmUp
 from uic import artefact
 from uic.bundle import Bundle
+from uic.codec import read_header
 from uic.errors import BadInput, JobError
 from uic.forgetting import FILE as FORGOTTEN
 from uic.forgetting import Forgotten, share
 from uic.registry import Registry
 from uic.store import sharded
 from uic.store.moved import Pair, move
+from uic.store.sharded import open_to_write
 
 REPORT = "report.json"
 Prove = Callable[[Journal, Settings, Mapping[int, int]], Proof]
@@ -163,6 +166,7 @@ class Migration:
         self._note(attempts=(*self.journal.attempts, job_id))
         # Whoever is forgotten by one of the two jobs, is so by both.
         share(self._job_dir / FORGOTTEN, folder.path / FORGOTTEN)
+        self._drop_forgotten()
         before, on = self._old.record()
         interval_s = on.checkpoint_interval_s
         submission = Submission(
@@ -184,6 +188,18 @@ class Migration:
         submit(self._second, submission, resumes=False)
         self._waiting.say(f"now run, until the migration is over and after it:  {follow_command(self.journal)}")
         return f"job {job_id} runs beside the first, from {plan.savepoint}"
+
+    def _drop_forgotten(self) -> None:
+        """Whoever was forgotten since the warm-up had read them; from now on `uic user forget` knows of both jobs."""
+        ledger = Forgotten(self._job_dir / FORGOTTEN)
+        if ledger.is_empty:
+            return
+        identity, days = Bundle.open(Path(self.journal.plan.bundle)).identity, self._settings.days
+        with closing(open_to_write(self.journal.plan.new_store, identity, zone=days.zone, kept=days.kept)) as store:
+            for user in [user for user in store.users() if ledger.until_ms(user) is not None]:
+                blob = store.read(user)
+                if blob is not None and ledger.is_gone(user, read_header(blob).log_time_ms):
+                    store.forget(user)
 
     def _catch_up(self) -> str:
         self._until_caught_up()

@@ -23,6 +23,7 @@ from uic.errors import BadInput
 from uic.promotion import Standing, needs_migration
 from uic.registry import Registry
 from uic.store import moved
+from uic.store.place import redis_url
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +59,11 @@ def make_plan(asked: Asked, settings: Settings, log: EventLog) -> Plan:
         raise BadInput(why)
     if on.topic != settings.kafka.events:
         raise BadInput(f"kafka.events: {settings.kafka.events}, but the job of {job_dir} reads {on.topic}; use its settings")
+    if redis_url(asked.store or settings.store.path) is not None:
+        raise BadInput(
+            f"{asked.store or settings.store.path}: readers of a store in Redis are not sent on by a note in its folder; make "
+            "the second store as another ?name= and set readers to it by hand, as the plan of `uic bundle promote` says"
+        )
     into = (asked.into or job_dir.with_name(f"{job_dir.name}-{asked.version}")).absolute()
     store = (asked.store or settings.store.path).absolute()
     active = Bundle.open(Path(record.bundle))
