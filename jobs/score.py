@@ -175,6 +175,13 @@ def _print_memory(console: Console, bundle: "Bundle", user: str, memory: "UserMe
     console.print(f"taken in    {_when(memory.log_time_ms)}")
     console.print(f"bundle      {memory.bundle_version} ({_when(memory.bundle_version)}), generation {memory.generation}")
     tensors = bundle.layout.split(memory.state_F)
+    if "utilization" not in tensors:
+        # Another model's memory: only MIMN's slots are written by shares.
+        plain = Table("tensor", "shape", "norm")
+        for spec in bundle.layout.tensors:
+            plain.add_row(spec.name, " x ".join(map(str, spec.shape)), f"{np.linalg.norm(tensors[spec.name]):.2f}")
+        console.print(plain)
+        return
     written = tensors["utilization"] / max(float(tensors["utilization"].sum()), 1e-6)
     names = bundle.category_names()
     table = Table("slot", "share of writes", "norm", "nearest categories (cosine)")

@@ -170,8 +170,9 @@ def _place(
         users=len(memories),
         events=sum(new.sequence - old.sequence for old, new in moved),
         update=float(np.mean(ways)) if ways else 0.0,
-        norm=float(np.linalg.norm(tensors["slots"], axis=-1).mean()) if memories else 0.0,
-        effective=float(_effective(tensors["utilization"]).mean()) if memories else 0.0,
+        # A memory without MIMN's slots has neither; its whole vector has a norm all the same.
+        norm=float(np.linalg.norm(tensors.get("slots", states), axis=-1).mean()) if memories else 0.0,
+        effective=float(_effective(tensors["utilization"]).mean()) if memories and "utilization" in tensors else 0.0,
         sources=sources,
     )
 
