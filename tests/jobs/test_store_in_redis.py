@@ -48,7 +48,7 @@ def test_a_store_in_redis_is_followed_counted_moved_and_repaired(
     )
 
     said = done(uic_kafka("store", "stats", "--store", place))
-    assert re.search(rf"redis://127.0.0.1:\d+/0: {len(users)} users, {world.codec.size:,} bytes of memory each", said)
+    assert re.search(rf"redis://127.0.0.1:\d+/0\S*: {len(users)} users, {world.codec.size:,} bytes of memory each", said)
     assert re.search(r"in Redis: [\d,]+ bytes a live user", said)
     assert f"follows {kafka.snapshots} (3 partitions" in done(uic_kafka("store", "status", "--store", place))
 
