@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -33,6 +33,7 @@ from jobs.submit import Submission, submit
 from uic.bundle import Bundle
 from uic.clock import Days
 from uic.codec import Codec
+from uic.errors import UicError
 from uic.event import BehaviourEvent, to_json
 from uic.fold import fold
 from uic.memory import UserMemory
@@ -117,13 +118,19 @@ class World:
     def settle_store(self) -> None:
         """Wait until the store has applied what is published."""
         kafka = self.settings.kafka
-        wait(lambda: any(self.settings.store.path.rglob("CURRENT")), "the store")
+        wait(self._has_store, "the store")
         store = StoreOnDisk(self.settings.store.path)
         try:
             ends = {each: end for each, end in end_offsets(kafka, kafka.snapshots).items() if end}
             wait(lambda: {each: store.applied().get(each) for each in ends} == ends, "the follower")
         finally:
             store.close()
+
+    def _has_store(self) -> bool:
+        with suppress(UicError):  # the follower is making it
+            StoreOnDisk(self.settings.store.path).close()
+            return True
+        return False
 
     def midnights(self, now_ms: int | None = None) -> Midnights:
         """Daily checkpoints, by a clock that may be set."""
