@@ -184,6 +184,9 @@ def status_command(ctx: typer.Context, store: StoreOption = None) -> None:
         parts = parts_of(memories)
         kind = f"{len(parts)} RocksDB" if redis_url(path) is None else "Redis"
         console.print(f"{words(path)}: layout {memories.identity.layout}, lineage {memories.identity.lineage}, {kind}")
+        if (lost_ms := getattr(memories, "lost_ms", None)) is not None:
+            lost = datetime.datetime.fromtimestamp(lost_ms / 1000, tz=datetime.UTC)
+            console.print(f"Redis was found to have lost memories at {lost:%F %T %Z}; `uic store repair` brings them back")
         _print_days(console, memories)
         _print_positions(console, parts, settings.kafka)
     finally:

@@ -243,6 +243,7 @@ def test_a_server_that_lost_everything_gets_its_frame_back_and_takes_what_comes(
         assert reader.read("u") == memory(6, TUESDAY_MS + HOUR_MS, generation=1)
         assert reader.read("v") is None
         assert writer.lost_ms is not None
+        assert reader.days_kept() == writer.days_kept() != []
         # What the rollback cut off stays cut off.
         assert not writer.write("v", memory(9, TUESDAY_MS + HOUR_MS))
         writer.note_repair()

@@ -77,8 +77,11 @@ class RedisGenerations:
             )
         return False
 
-    def heed(self, bucket: int, there: bytes | None) -> None:
-        """A bucket has this lineage, or none; afterwards we go by the longer one, and where we write, the bucket does too."""
+    def heed(self, bucket: int, there: bytes | None) -> bool:
+        """A bucket has this lineage, or none; afterwards we go by the longer one, and where we write, the bucket does too.
+
+        False where Redis had lost it, and has the frame again.
+        """
         if there is None:
             if not self._writes:
                 raise StoreUnavailable(
@@ -87,10 +90,12 @@ class RedisGenerations:
             self._restore()
             self._link.ask("HSETNX", self._keys.store, IDENTITY, self._frame.to_json())
             self._note_loss()
-        elif not self.meet(there) and self._writes:
+            return False
+        if not self.meet(there) and self._writes:
             done, *now = self._link.call([self._keys.lineage(bucket)], [b"swap", there, self.goes_by[1]])
             if done != b"made" and now and now[0] is not None:
                 self.meet(now[0])
+        return True
 
     def _restore(self) -> int:
         """Put our lineage where there is none; how many buckets had one."""

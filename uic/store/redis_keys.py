@@ -16,7 +16,7 @@ braces make Redis put a bucket into one slot, and so on one server of a cluster.
 import json
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from uic.errors import StoreError
@@ -94,6 +94,11 @@ def field_of(cell: Cell) -> bytes:
 
 def cell_of(field: bytes) -> Cell:
     return Cell._make(_CELL.unpack(field))
+
+
+def cells(flat: Sequence[bytes]) -> dict[Cell, bytes]:
+    """Fields and values of the hash of copies, as the script answers them."""
+    return {cell_of(field): value for field, value in zip(flat[::2], flat[1::2], strict=True)}
 
 
 def kept_in(fields: Mapping[bytes, bytes]) -> dict[int, bytes]:

@@ -1,9 +1,6 @@
 """The online store in Redis and what speaks its protocol: any number of writing and reading processes, alone or in a cluster.
 
-uic/store/redis_keys.py has the keys. A write is one call of our script, atomic for its user. Within a day the script decides by
-itself; where more is to be thought of (the first memory of a later day, a late one, a deletion), uic/store/writing.py decides
-here, as for every other store, on what the script has shown, and the script makes the changes if that is still what is there.
-If not, somebody else wrote this user in between, and it is decided again.
+uic/store/redis_keys.py has the keys, uic/store/redis_writes.py says how a user is written: in one atomic operation.
 
 The generations are in every bucket, and the script compares them, in the same atomic operation, with what the caller goes by:
 a write of an older generation is refused however late it comes. On one server a generation begins in all buckets at once. In a
@@ -15,54 +12,40 @@ knows. The writer goes on, and notes that memories are missing until `uic store 
 """
 
 import json
-import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import date
 from itertools import islice
-from typing import NamedTuple
 
 from uic.clock import Days
-from uic.codec import NO_TIME, read_header
+from uic.codec import read_header
 from uic.errors import BadInput, StoreError, StoreUnavailable
 from uic.store.contract import Position, Shard, Source, StoreIdentity
-from uic.store.lineage import FOREVER_MS, Cell, Lineage
+from uic.store.lineage import Cell, Lineage
 from uic.store.opening import check_identity, check_zone
 from uic.store.place import RedisUrl
+from uic.store.redis_days import RedisDays
 from uic.store.redis_generations import RedisGenerations
-from uic.store.redis_keys import BUCKETS, IDENTITY, LOST, POSITION, SOURCE, Frame, Keys, cell_of, field_of, kept_field, kept_in
+from uic.store.redis_keys import (
+    BUCKETS,
+    IDENTITY,
+    LOST,
+    POSITION,
+    SOURCE,
+    Frame,
+    Keys,
+    cell_of,
+    cells,
+    field_of,
+    kept_field,
+    kept_in,
+)
 from uic.store.redis_link import Call, Link, Reply
+from uic.store.redis_writes import Forget, Leave, RedisWrites, Shelf, Step, steps_of
 from uic.store.versioned import VersionedStore, begun, midnight_ms, shown
-from uic.store.writing import LEFT, Outcome, Retention, Span, Whole, Writing, usable_version, version_of
+from uic.store.writing import Outcome, Retention, Span, Whole, Writing
 
-_DAY = struct.Struct("<qq")
-_HEADER = 56
 _PAGE = 256
-# How often others may change a user between a look and its commit, each time again.
-_TRIES = 100
-_QUICK = {b"taken": Outcome.TAKEN, b"stale": Outcome.STALE}
-
-
-class _Leave(NamedTuple):
-    """The user leaves, as the job of this generation says (None: whoever)."""
-
-    generation: int | None
-
-
-class _Forget(NamedTuple):
-    """Nothing may stay of the user."""
-
-
-# What is to become of a user: a memory comes, or one of these.
-Step = bytes | _Leave | _Forget
-
-
-class _Seen(NamedTuple):
-    """What is stored of a user, of memories the header alone, and a token of exactly that."""
-
-    token: bytes
-    latest: bytes | None
-    copies: dict[Cell, bytes]
 
 
 class RedisStore(VersionedStore):
@@ -85,8 +68,9 @@ class RedisStore(VersionedStore):
         self.link = link
         self.keys = Keys(link.url.name, frame.buckets)
         self._generations = RedisGenerations(link, frame, writes=writes)
-        self._writes = writes
-        self._span: Span | None = None
+        self._may_write = writes
+        self._days = RedisDays(link, self.keys, self.retention)
+        self._writes = RedisWrites(link, self.keys, self._generations, self._days, self.retention)
         self._sweeping: Iterator[bytes] | None = None
 
     @classmethod
@@ -117,7 +101,7 @@ class RedisStore(VersionedStore):
             frame = frame or Frame(identity, Days(zone or "UTC").zone, buckets)
             store = cls(link, frame, kept=kept, generation=generation, shard=shard, writes=True)
             store._generations.open(lambda: next(store._scan(b"L"), None) is not None)
-            store._span = store._read_span()
+            store._days.read()
             if (made := _read_frame(link)) != frame:
                 raise StoreError(f"{url}: another process made the store just now, as {made}. Open it again")
         except BaseException:
@@ -134,7 +118,7 @@ class RedisStore(VersionedStore):
             if frame is None:
                 raise BadInput(f"{url}: expected an online store, but there is none; `uic store follow` or a job makes it")
             store = cls(link, frame, kept=kept, writes=False)
-            store._span = store._read_span()
+            store._days.read()
         except BaseException:
             link.close()
             raise
@@ -145,12 +129,16 @@ class RedisStore(VersionedStore):
         return self._generations.ask()
 
     def begin_generation(self, generation: int, cut_ms: int) -> None:
-        lineage = begun(self.lineage, generation, cut_ms, self.retention, self._read_span())
+        lineage = begun(self.lineage, generation, cut_ms, self.retention, self._days.read())
         # Also where it was begun before: perhaps not in every bucket.
         self._write_lineage(self._generations.known if lineage is None else lineage)
 
     def _write_lineage(self, lineage: Lineage) -> None:
         self._generations.write(lineage)
+
+    @property
+    def span(self) -> Span | None:
+        return self._days.span if self._may_write else self._days.read()
 
     @property
     def lost_ms(self) -> int | None:
@@ -161,36 +149,6 @@ class RedisStore(VersionedStore):
     def note_repair(self) -> None:
         """Nothing is missing any more."""
         self.link.ask("HDEL", self.keys.store, LOST)
-
-    # Days
-
-    @property
-    def span(self) -> Span | None:
-        if not self._writes:
-            self._span = self._read_span()
-        return self._span
-
-    def _read_span(self) -> Span | None:
-        raw = self.link.ask("GET", self.keys.days)
-        return None if raw is None else Span(**json.loads(raw))
-
-    def _advance(self, span: Span | None) -> None:
-        """Note that later days have begun. Before their first memory is written: a read as of them is right already."""
-        while span is not None and span != self._span:
-            before = self.link.ask("GET", self.keys.days)
-            if before is not None:
-                there = Span(**json.loads(before))
-                span = Span(max(there.first_ms, span.first_ms), max(there.last_ms, span.last_ms))
-            text = json.dumps(span._asdict()).encode()
-            if text == before or self.link.call([self.keys.days], [b"swap", before or b"", text])[0] == b"made":
-                self._span = span
-
-    def _see_later_days(self, seen: Iterable[_Seen]) -> None:
-        """Know of a day that another writer has begun, before deciding on what it wrote."""
-        ends_ms = NO_TIME if self._span is None else self.retention.days.bounds_ms(self._span.last_ms)[1]
-        versions = (usable_version(each.latest) for each in seen)
-        if any(version is not None and version[2] >= ends_ms and version[2] != NO_TIME for version in versions):
-            self._span = self._read_span()
 
     # Reading
 
@@ -219,8 +177,8 @@ class RedisStore(VersionedStore):
                 found.append(content[0] or None)
                 continue
             there, latest, copies = content
-            self._generations.heed(self.keys.bucket(user), there or None)
-            found.append(shown(latest or None, lambda: _cells(copies), self._generations.known, self.retention, midnight_ms))  # noqa: B023  # called at once
+            self._writes.heed(self.keys.bucket(user), there or None)
+            found.append(shown(latest or None, lambda: cells(copies), self._generations.known, self.retention, midnight_ms))  # noqa: B023  # called at once
         return found
 
     def latest(self, user: bytes) -> bytes | None:
@@ -257,14 +215,14 @@ class RedisStore(VersionedStore):
         for kind in (b"L", b"D"):
             every = self._scan(kind)
             while page := list(islice(every, _PAGE)):
-                stored = self._call(page, [b"read", b"", b""])
+                stored = self.link.call_many([(self.keys.of(user), [b"read", b"", b""]) for user in page])
                 kept = self.link.ask_many([("HGETALL", self.keys.of(user)[3]) for user in page])
                 for user, (_, _, latest, copies), memories in zip(page, stored, kept, strict=True):
                     if (latest != b"") == (kind == b"L"):
-                        yield Whole(user, latest or None, _cells(copies), kept_in(memories))
+                        yield Whole(user, latest or None, cells(copies), kept_in(memories))
 
     def put_wholes(self, wholes: Sequence[Whole], span: Span | None) -> None:
-        self._advance(span)
+        self._days.advance(span)
         text = self._generations.goes_by[1]
         calls: list[Call] = []
         kept = []
@@ -293,123 +251,34 @@ class RedisStore(VersionedStore):
         steps: dict[bytes, list[Step]] = {}
         for user_id, blob in memories:
             steps.setdefault(user_id.encode(), []).append(self.stamped(blob))
-        outcomes = {user: iter(each) for user, each in self._make(steps).items()}
+        outcomes = {user: iter(each) for user, each in self._writes.make(steps).items()}
         return [next(outcomes[user_id.encode()]) in (Outcome.TAKEN, Outcome.COPIED) for user_id, _ in memories]
 
     def delete(self, user_id: str, *, generation: int | None = None) -> None:
-        self._make({user_id.encode(): [_Leave(generation)]})
+        self._writes.make({user_id.encode(): [Leave(generation)]})
 
     def forget(self, user_id: str) -> None:
-        self._make({user_id.encode(): [_Forget()]})
+        self._writes.make({user_id.encode(): [Forget()]})
 
     def writing(self) -> Writing:
-        return Writing(_Shelf(self, {}), self.lineage, self.retention, self.span)
+        return Writing(Shelf(self._writes, {}), self.lineage, self.retention, self.span)
 
     def commit(self, writing: Writing, offsets: Mapping[int, int] | None = None, *, now_ms: int = 0) -> None:
         """Make writes, each user's atomically, and only then say how far the source is applied.
 
         What was decided is decided again on what is there when it is made; so an application that was cut off may come again.
         """
-        self._advance(writing.span)
-        self._make({user: _steps(writing, user) for user in {**writing.latest, **writing.copies}})
+        self._days.advance(writing.span)
+        self._writes.make({user: steps_of(writing, user) for user in {**writing.latest, **writing.copies}})
         if offsets:
             positions = {POSITION + str(partition).encode(): f"{offset} {now_ms}" for partition, offset in offsets.items()}
             self.link.ask("HSET", self.keys.store, *(part for each in positions.items() for part in each))
-
-    def _make(self, steps: Mapping[bytes, Sequence[Step]]) -> dict[bytes, list[Outcome]]:
-        """Take each user through their steps, in one atomic operation a user."""
-        outcomes: dict[bytes, list[Outcome]] = {}
-        seen = self._write_quickly(steps, outcomes)
-        for _ in range(_TRIES):
-            left = [user for user in steps if user not in outcomes]
-            if not left:
-                return outcomes
-            text = self._generations.goes_by[1]
-            unseen = [user for user in left if user not in seen]
-            for user, reply in zip(unseen, self._call(unseen, [b"look", text]), strict=True):
-                self._note(user, reply, seen)
-            ready = [user for user in left if user in seen]
-            self._see_later_days(seen[user] for user in ready)
-            writing = Writing(_Shelf(self, seen), self._generations.known, self.retention, self._span)
-            decided = {user: [_take(writing, user, step) for step in steps[user]] for user in ready}
-            self._advance(writing.span)
-            changed = [user for user in ready if user in writing.latest or user in writing.copies]
-            calls = [self._commit(writing, user, seen[user], text) for user in changed]
-            for user, reply in zip(changed, self.link.call_many(calls), strict=True):
-                if reply[0] != b"made":
-                    del seen[user], decided[user]
-                    self._note(user, reply, seen)
-            outcomes |= decided
-        raise StoreUnavailable(f"{self.url}: other processes change the same {len(left)} users all the time")
-
-    def _write_quickly(self, steps: Mapping[bytes, Sequence[Step]], outcomes: dict[bytes, list[Outcome]]) -> dict[bytes, _Seen]:
-        """Let the script decide where it may; what it has shown of the others."""
-        lineage, text = self._generations.goes_by
-        newest_ms = NO_TIME
-        calls: list[Call] = []
-        users = []
-        for user, each in steps.items():
-            blob = each[0]
-            if len(each) != 1 or not isinstance(blob, bytes):
-                continue
-            generation, _, log_time_ms = version_of(blob)
-            if lineage.active is not None and generation != lineage.active:
-                continue
-            newest_ms = max(newest_ms, log_time_ms)
-            users.append(user)
-            calls.append((self.keys.of(user), [b"write", text, blob, self._day(log_time_ms)]))
-        if newest_ms != NO_TIME and (self._span is None or newest_ms >= self.retention.days.bounds_ms(self._span.last_ms)[1]):
-            self._advance(self.retention.advanced(self._span, newest_ms))
-        seen: dict[bytes, _Seen] = {}
-        for user, reply in zip(users, self.link.call_many(calls), strict=True):
-            if (outcome := _QUICK.get(reply[0])) is not None:
-                outcomes[user] = [outcome]
-            else:
-                self._note(user, reply, seen)
-        return seen
-
-    def _day(self, log_time_ms: int) -> bytes:
-        if log_time_ms == NO_TIME:
-            return _DAY.pack(NO_TIME, NO_TIME + 1)
-        begins_ms, ends_ms = self.retention.days.bounds_ms(log_time_ms)
-        return _DAY.pack(begins_ms, min(ends_ms, FOREVER_MS - 1))
-
-    def _call(self, users: Sequence[bytes], arguments: Sequence[bytes]) -> list[Reply]:
-        return self.link.call_many([(self.keys.of(user), arguments) for user in users])
-
-    def _note(self, user: bytes, reply: Reply, seen: dict[bytes, _Seen]) -> None:
-        if reply[0] == b"look":
-            _, token, latest, copies = reply
-            seen[user] = _Seen(token, latest or None, _cells(copies))
-        else:
-            assert reply[0] == b"lineage"
-            self._generations.heed(self.keys.bucket(user), reply[1] if len(reply) > 1 else None)
-
-    def _commit(self, writing: Writing, user: bytes, seen: _Seen, text: bytes) -> Call:
-        latest = b""
-        if user in writing.latest:
-            blob = writing.latest[user]
-            latest = b"D" if blob is None else b"P" + blob
-        arguments = [b"commit", text, seen.token, latest, b"F" if user in writing.forgotten else b""]
-        for cell, value in writing.copies.get(user, {}).items():
-            what = b"D" if value is None else b"M" if value is seen.latest else b"P" + value
-            arguments += (field_of(cell), what)
-        return self.keys.of(user), arguments
 
     def sweep(self, most: int = 1000) -> bool:
         if self._sweeping is None:
             self._sweeping = self._scan(b"D")
         users = list(islice(self._sweeping, most))
-        text = self._generations.goes_by[1]
-        seen: dict[bytes, _Seen] = {}
-        for user, reply in zip(users, self._call(users, [b"look", text]), strict=True):
-            self._note(user, reply, seen)
-        writing = Writing(_Shelf(self, seen), self._generations.known, self.retention, self.span)
-        for user, there in seen.items():
-            version = usable_version(there.latest)
-            writing.prune(user, None if version is None else self.retention.cell(version))
-        # Whoever was written in between has lost theirs by that.
-        self.link.call_many([self._commit(writing, user, seen[user], text) for user in writing.copies])
+        self._writes.prune(users)
         if len(users) < most:
             self._sweeping = None
         return self._sweeping is None
@@ -450,52 +319,6 @@ class RedisStore(VersionedStore):
     def _bytes(self, value: Reply) -> bytes | None:
         assert value is None or isinstance(value, bytes)
         return value
-
-
-class _Shelf:
-    """What is stored of users as it was seen, and looked up where it was not."""
-
-    def __init__(self, store: RedisStore, seen: dict[bytes, _Seen]) -> None:
-        self._store = store
-        self._seen = seen
-
-    def latest(self, user: bytes) -> bytes | None:
-        return self._of(user).latest
-
-    def copies(self, user: bytes) -> dict[Cell, bytes]:
-        return dict(self._of(user).copies)
-
-    def _of(self, user: bytes) -> _Seen:
-        while user not in self._seen:
-            store = self._store
-            store._note(user, store._call([user], [b"look", store._generations.goes_by[1]])[0], self._seen)
-        return self._seen[user]
-
-
-def _take(writing: Writing, user: bytes, step: Step) -> Outcome:
-    if isinstance(step, _Forget):
-        writing.forget(user)
-        return Outcome.TAKEN
-    if isinstance(step, _Leave):
-        return writing.leave(user, generation=step.generation)
-    return writing.place(user, usable_version(writing.latest_of(user)), version_of(step), step)
-
-
-def _steps(writing: Writing, user: bytes) -> list[Step]:
-    """What was decided on a user, as what came: to be decided anew. Of what was there, `writing` has headers alone."""
-    steps: list[Step] = [_Forget()] if user in writing.forgotten else []
-    copies = writing.copies.get(user, {})
-    steps += [value for _, value in sorted(copies.items()) if value is not None and len(value) > _HEADER]
-    latest = writing.latest.get(user, LEFT)
-    if (latest is None and user not in writing.forgotten) or LEFT in copies.values():
-        steps.append(_Leave(writing.lineage.active))
-    if latest:
-        steps.append(latest)
-    return steps
-
-
-def _cells(flat: Sequence[bytes]) -> dict[Cell, bytes]:
-    return {cell_of(field): value for field, value in zip(flat[::2], flat[1::2], strict=True)}
 
 
 def exists(url: RedisUrl, password: str | None = None) -> bool:
