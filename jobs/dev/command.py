@@ -33,6 +33,9 @@ def up_command(
     taskmanagers: Annotated[int, typer.Option(min=0, max=16, help="TaskManagers, each with one slot.")] = 1,
     directory: _Dir = DEFAULT_DIR,
     no_kafka: Annotated[bool, typer.Option("--no-kafka", help="Flink alone.")] = False,
+    redis: Annotated[
+        bool, typer.Option("--redis", help="A Redis too, for the online store; it forgets all with the stack.")
+    ] = False,
     sasl: Annotated[bool, typer.Option("--sasl", help="A broker that asks for user and password.")] = False,
     tls: Annotated[bool, typer.Option("--tls", help="A broker that speaks TLS alone, with certificates made for it.")] = False,
     flink: Annotated[list[str] | None, typer.Option(help="One of Flink's own settings, key=value; may be repeated.")] = None,
@@ -50,6 +53,7 @@ def up_command(
     options = {
         "taskmanagers": taskmanagers,
         "kafka": not no_kafka,
+        "redis": redis,
         "sasl": sasl,
         "tls": tls,
         "flink": flink_options(flink or []),
@@ -174,6 +178,8 @@ def _show(record: StackRecord, directory: Path, topics: list[str]) -> None:
     if record.kafka is not None:
         typer.echo(f"Kafka   {record.kafka['bootstrap']}  {record.kafka['security_protocol']}")
     typer.echo(f"Flink   {record.url}  {count} TaskManager{'' if count == 1 else 's'}")
+    if record.store is not None:
+        typer.echo(f"Redis   {record.store}")
     if topics:
         typer.echo(f"topics  {', '.join(topics)}")
     typer.echo(f"logs    {directory / 'logs'}")

@@ -35,16 +35,18 @@ class NodeRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class StackRecord:
-    """A stack that answers; `kafka` holds the settings by which clients get in, None without a broker."""
+    """A stack that answers; `kafka` holds the settings by which clients get in, None without a broker; `store`: Redis."""
 
     url: str
     kafka: dict[str, str] | None
     nodes: tuple[NodeRecord, ...]
+    store: str | None = None
 
     def environment(self) -> dict[str, str]:
         """The environment variables that make uic's commands use this stack."""
         kafka = {f"UIC__KAFKA__{name.upper()}": value for name, value in (self.kafka or {}).items()}
-        return {**kafka, "UIC__CLUSTER__URL": self.url}
+        store = {} if self.store is None else {"UIC__STORE__PATH": self.store}
+        return {**kafka, "UIC__CLUSTER__URL": self.url, **store}
 
 
 class StackFolder:
@@ -111,7 +113,7 @@ class StackFolder:
     def write(self, stack: DevStack) -> None:
         nodes = tuple(NodeRecord(name=node.name, pid=node.pid, port=node.port, log=str(node.log)) for node in stack.nodes)
         kafka = _connection(stack.kafka_settings()) if stack.has_kafka else None
-        record = StackRecord(url=stack.url, kafka=kafka, nodes=nodes)
+        record = StackRecord(url=stack.url, kafka=kafka, nodes=nodes, store=stack.store)
         artefact.write_atomically(self.path / "stack.json", json.dumps(dataclasses.asdict(record), indent=2) + "\n")
 
     def forget(self) -> None:

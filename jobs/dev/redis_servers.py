@@ -13,7 +13,15 @@ from uic.store.place import RedisUrl
 
 _READY_S = 30.0
 _SLOTS = 16384
-_BASIC = {"bind": "127.0.0.1", "save": "", "appendonly": "no", "daemonize": "no", "protected-mode": "no", "loglevel": "warning"}
+_BASIC = {
+    "bind": "127.0.0.1",
+    "save": "",
+    "appendonly": "no",
+    "protected-mode": "no",
+    "loglevel": "warning",
+    # The command line is what tells whose process it is.
+    "set-proc-title": "no",
+}
 
 
 class RedisServers:
@@ -31,9 +39,11 @@ class RedisServers:
         password: str | None = None,
         tls: tuple[Path, Path, Path] | None = None,
         options: Mapping[str, str] | None = None,
+        logs: Path | None = None,
         inherited: tuple[int, ...] = (),
     ) -> None:
         self.root = root
+        self._logs = logs or root
         self.password = password
         self._tls = tls
         self._masters = masters
@@ -71,17 +81,19 @@ class RedisServers:
             name,
             command=command,
             environment=os.environ,
-            log=self.root / f"{name}.log",
+            log=self._logs / f"{name}.log",
             port=port,
             is_ready=lambda: listens(port),
             inherited=inherited,
         )
 
-    def url(self, name: str = "uic", database: int = 0) -> RedisUrl:
+    def url(self, name: str = "uic", database: int = 0, *, timeout_s: float = 5.0) -> RedisUrl:
         """A store in these servers."""
         hosts = tuple(("127.0.0.1", node.port or 0) for node in self.nodes)
         ca = None if self._tls is None else str(self._tls[0])
-        return RedisUrl(hosts, database, is_tls=ca is not None, is_cluster=self._masters > 1, name=name, timeout_s=5.0, ca=ca)
+        return RedisUrl(
+            hosts, database, is_tls=ca is not None, is_cluster=self._masters > 1, name=name, timeout_s=timeout_s, ca=ca
+        )
 
     def start(self) -> None:
         """Start them and wait until they answer; a cluster, until all of its slots are served."""

@@ -1,4 +1,4 @@
-"""The development stack on free loopback ports: Kafka, a JobManager and one-slot TaskManagers, for tests and `uic dev`.
+"""The development stack on free loopback ports: Kafka, a JobManager, one-slot TaskManagers, Redis: for tests and `uic dev`.
 
 root/logs/   one log a server            root/conf/, root/lib/, root/tls/   what they were started with
 root/kafka/  the broker's data           root/tmp/                         their temporary files
@@ -15,6 +15,7 @@ from types import TracebackType
 from jobs.dev.broker import Broker
 from jobs.dev.flink import FlinkCluster, resource_id
 from jobs.dev.node import Node
+from jobs.dev.redis_servers import RedisServers
 from jobs.java import find_java
 from jobs.settings import KafkaSettings
 from uic.errors import BadInput, EnvironmentProblem
@@ -36,6 +37,7 @@ class DevStack:
         taskmanagers: int = 1,
         kafka: bool = True,
         flink_cluster: bool = True,
+        redis: bool = False,
         sasl: bool = False,
         tls: bool = False,
         flink: Mapping[str, str] | None = None,
@@ -52,6 +54,7 @@ class DevStack:
         self._wanted = taskmanagers
         self._with_kafka = kafka
         self._with_flink = flink_cluster
+        self._with_redis = redis
         self._sasl, self._tls = sasl, tls
         self._flink_settings = dict(flink or {})
         self._taskmanager_env = dict(taskmanager_env or {})
@@ -60,6 +63,7 @@ class DevStack:
         self._say = say
         self._broker: Broker | None = None
         self._cluster: FlinkCluster | None = None
+        self._redis: RedisServers | None = None
         self.taskmanagers: list[Node] = []
 
     @property
@@ -75,7 +79,8 @@ class DevStack:
         """All servers, in the order in which they were started."""
         broker = [] if self._broker is None else [self._broker.node]
         flink = [] if self._cluster is None else [self._cluster.jobmanager]
-        return [*broker, *flink, *self.taskmanagers]
+        redis = [] if self._redis is None else self._redis.nodes
+        return [*broker, *flink, *self.taskmanagers, *redis]
 
     @property
     def has_kafka(self) -> bool:
@@ -89,6 +94,11 @@ class DevStack:
     def url(self) -> str:
         """REST address of the JobManager."""
         return self._the_cluster().url
+
+    @property
+    def store(self) -> str | None:
+        """The place of a store in Redis, None where this stack has none."""
+        return None if self._redis is None else str(self._redis.url(timeout_s=1.0))
 
     def kafka_settings(self) -> KafkaSettings:
         """How clients get into the broker."""
@@ -132,6 +142,11 @@ class DevStack:
                 self._cluster.jobmanager.start()
                 for _ in range(self._wanted):
                     self._start_taskmanager()
+            if self._with_redis:
+                # Below conf, so that whatever is left of it is known for ours.
+                folder = self.root / "conf" / "redis"
+                self._redis = RedisServers(folder, logs=self.logs, inherited=self._inherited)
+                self._redis.start()
             if self._broker is not None:
                 self._broker.format()
                 self._broker.node.start()
@@ -151,6 +166,8 @@ class DevStack:
     def stop(self) -> None:
         """Stop all servers in order and remove everything but the logs."""
         groups = (self.taskmanagers, [] if self._cluster is None else [self._cluster.jobmanager])
+        if self._redis is not None:
+            self._redis.stop()
         for group in (*groups, [] if self._broker is None else [self._broker.node]):
             for node in group:
                 node.ask_to_stop()
