@@ -73,7 +73,7 @@ def test_a_stack_comes_up_shows_itself_and_goes_down(folder: Path) -> None:
 def test_nothing_outlives_a_killed_supervisor_and_the_next_stack_starts_clean(folder: Path) -> None:
     up = uic_dev(folder, "up", "--no-kafka", "--taskmanagers", "1", "--redis")
     assert (up.returncode, "Redis   redis://127.0.0.1:" in up.stdout) == (0, True)
-    assert "export UIC__STORE__PATH=redis://127.0.0.1:" in uic_dev(folder, "env").stdout
+    assert "UIC__STORE__PATH=redis://127.0.0.1:" in uic_dev(folder, "env").stdout
     supervisor = int((folder / ".uic-dev" / "lock").read_text())
     assert len(processes_of(folder)) == 4
     os.kill(supervisor, signal.SIGKILL)

@@ -326,6 +326,6 @@ TestAnyDaysInMemory.settings = settings(max_examples=100, stateful_step_count=25
 TestAnyDaysOnRocks = OnRocks.TestCase
 TestAnyDaysOnRocks.settings = ON_DISK
 TestAnyDaysInRedis = InRedis.TestCase
-TestAnyDaysInRedis.settings = settings(max_examples=20, stateful_step_count=30)
+TestAnyDaysInRedis.settings = settings(max_examples=12, stateful_step_count=30)
 TestAnyDaysOnShards = OnShards.TestCase
 TestAnyDaysOnShards.settings = ON_DISK
