@@ -58,7 +58,7 @@ def forward_and_backward(model: CtrModel, batch: UserBatch) -> float:
     """Seconds of one batch."""
     began = time.perf_counter()
     model.zero_grad(set_to_none=True)
-    for part, seen in readings(model, batch, chunk=batch.positions):
+    for part, seen, _ in readings(model, batch, chunk=batch.positions):
         logits = score_places(model, seen, part)
         ctr_loss(logits, torch.from_numpy(part.label_PN)).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return time.perf_counter() - began

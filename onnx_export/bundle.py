@@ -102,9 +102,9 @@ def write_bundle(
 
 
 def dense_weights(model: MemoryCtr[Any]) -> dict[str, "np.typing.NDArray[np.float32]"]:
-    """Every parameter and buffer but the embedding tables, which have a file of their own."""
+    """Every parameter and buffer but the embedding tables, which have a file of their own, and what training alone needs."""
     state = model.state_dict()
-    return {name: value.cpu().numpy() for name, value in state.items() if not name.startswith("embedding.")}
+    return {name: value.cpu().numpy() for name, value in state.items() if not name.startswith(("embedding.", "auxiliary."))}
 
 
 def initial_memory(model: MemoryCtr[Any], layout: MemoryLayout, version: int) -> UserMemory:

@@ -13,6 +13,7 @@ from typing import Any, Generic
 import torch
 from torch import Tensor, nn
 
+from model.nn.auxiliary import AuxiliaryNet
 from model.nn.embedding import EventEmbedding
 from model.nn.head import CtrHead, Mlp
 from model.nn.mimn import MimnState, MimnStep
@@ -31,6 +32,10 @@ class CtrModel(nn.Module):
 
     variant: AnyVariant
     embedding: EventEmbedding
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.auxiliary: AuxiliaryNet | None = None  # while it is trained with the auxiliary loss
 
     def blank(self, places: int) -> Any:  # Seen
         """What is seen of users without events."""
@@ -82,6 +87,7 @@ class MimnCtr(MemoryCtr[MimnState]):
         self.embedding = EventEmbedding(item_rows, category_rows, variant.event_width // 2)
         self.step = MimnStep(variant)
         self.head = CtrHead(variant, head_features)
+        self.predicts_from = variant.output_width
 
     def score(self, state: MimnState, item_rows_BN: Tensor, category_rows_BN: Tensor, features: Tensor | None = None) -> Tensor:
         return self.head(self.step, state, self.embedding(item_rows_BN, category_rows_BN), features)  # type: ignore[no-any-return]  # torch: Module returns Any

@@ -31,6 +31,7 @@ class DienCtr(HistoryCtr):
             )
         self.extraction = GruCell(variant.event_width, 0, variant.units)
         self.attention = TargetAttention(variant.event_width)
+        self.predicts_from = variant.units
         self.evolution = GruCell(variant.units, 0, variant.units)
 
     def interests(self, events_PLX: Tensor, mask_PL: Tensor) -> Tensor:

@@ -12,11 +12,15 @@ from uic.models import History
 
 
 class Events(NamedTuple):
-    """What a history model sees at P places: the rows of up to L events, and which of them are real."""
+    """What a history model sees at P places: the rows of up to L events, and which of them are real.
+
+    `negatives`: rows of items and categories that were not the event, while the auxiliary loss is trained.
+    """
 
     item_PL: Tensor
     category_PL: Tensor
     mask_PL: Tensor
+    negatives: tuple[Tensor, Tensor] | None = None
 
 
 class HistoryCtr(CtrModel):

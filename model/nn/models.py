@@ -3,6 +3,7 @@
 from typing import Any
 
 from model.nn.arnn import ArnnCtr
+from model.nn.auxiliary import AuxiliaryNet
 from model.nn.ctr import CtrModel, MemoryCtr, MimnCtr
 from model.nn.delta import DeltaCtr
 from model.nn.dien import DienCtr
@@ -11,6 +12,7 @@ from model.nn.embedding_mlp import MlpCtr
 from model.nn.gru4rec import Gru4RecCtr
 from model.nn.rum import RumCtr
 from model.nn.sdim import SdimCtr
+from uic.errors import BadInput
 from uic.models import AnyVariant, memory_of
 
 MODELS: dict[str, type[CtrModel]] = {
@@ -26,10 +28,21 @@ MODELS: dict[str, type[CtrModel]] = {
 }
 
 
-def make(variant: AnyVariant, *, item_rows: int, category_rows: int, head_features: int = 0) -> CtrModel:
-    """The untrained model of a variant, over tables of these sizes."""
+def make(
+    variant: AnyVariant, *, item_rows: int, category_rows: int, head_features: int = 0, auxiliary: bool = False
+) -> CtrModel:
+    """The untrained model of a variant, over tables of these sizes; with the net of the auxiliary loss where that is trained.
+
+    Raises BadInput where a model has no auxiliary loss.
+    """
     kind: Any = MODELS[variant.model]  # each class takes its own variant
     model: CtrModel = kind(variant, item_rows=item_rows, category_rows=category_rows, head_features=head_features)
+    if auxiliary:
+        if not isinstance(model, MimnCtr | DienCtr):
+            raise BadInput(
+                f"train.auxiliary_weight: expected 0, since {variant.model} has no auxiliary loss; mimn and dien have"
+            )
+        model.auxiliary = AuxiliaryNet(model.predicts_from, variant.event_width)
     return model
 
 

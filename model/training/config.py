@@ -27,6 +27,7 @@ class TrainConfig:
     regulariser        utilisation loss: `share`, `raw` (the authors') or `none`, times `regulariser_weight`
     regulariser_reach  what its gradient moves: `shift` and power (the authors'), which spread writes no further than to both
                        neighbours of one slot; or the `content` addressing too, which spreads every write over all slots
+    auxiliary_weight   of the auxiliary loss of mimn and dien: what is known after an event tells the next from a drawn one
     clip_norm          the gradient is cut to this norm
     patience           epochs without a better validation AUC before training stops
     exclude_days       days (YYYY-MM-DD, UTC) whose samples are not trained on; their events stay in the histories
@@ -48,6 +49,7 @@ class TrainConfig:
     regulariser: Regulariser = "share"
     regulariser_weight: float = 0.1
     regulariser_reach: Literal["shift", "content"] = "shift"
+    auxiliary_weight: float = 0.0
     clip_norm: float = 5.0
     patience: int = 3
     exclude_days: tuple[str, ...] = ()
@@ -67,7 +69,7 @@ class TrainConfig:
         for name in ("learning_rate", "decay", "clip_norm"):
             if not getattr(self, name) > 0:
                 raise BadInput(f"train.{name}: expected more than 0, got {getattr(self, name)}")
-        for name in ("weight_decay", "regulariser_weight"):
+        for name in ("weight_decay", "regulariser_weight", "auxiliary_weight"):
             if not getattr(self, name) >= 0:
                 raise BadInput(f"train.{name}: expected 0 or more, got {getattr(self, name)}")
 

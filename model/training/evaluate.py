@@ -50,7 +50,7 @@ def score(model: CtrModel, histories: Histories, places: Places, *, without_hist
     chunks: list[tuple[Places, NDArray[np.float32], NDArray[np.float32]]] = []
     for first in range(0, len(users), _USERS_AT_ONCE):
         batch = user_batch(histories, places, users[first : first + _USERS_AT_ONCE], str(device))
-        for part, seen in readings(model, batch, _CHUNK):
+        for part, seen, _ in readings(model, batch, _CHUNK):
             written_PM = model.utilization(seen)
             kept = np.zeros((len(part), 0), np.float32) if written_PM is None else written_PM.cpu().numpy()
             chunks.append((part, _probabilities(model, seen, part), kept))

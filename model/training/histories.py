@@ -4,6 +4,7 @@ A place is (user, position): the memory after `position` events. The samples tha
 negatives, read the same memory and are scored together.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -134,6 +135,7 @@ class UserBatch:
     item_BT, category_BT    rows, zero after a user's last needed event
     last_B                  the last position at which each user is read
     readers                 for each position, which users (rows of the batch) are read, in the order of `places`
+    negatives               where the auxiliary loss is trained: at each place an item and category that was not the event
     """
 
     places: Places
@@ -141,6 +143,7 @@ class UserBatch:
     category_BT: Tensor
     last_B: Int64
     readers: list[Tensor]
+    negatives: tuple[Tensor, Tensor] | None = None
 
     @property
     def positions(self) -> int:
@@ -175,3 +178,26 @@ def user_batch(histories: Histories, places: Places, users: Int64, device: str =
     return UserBatch(
         places.take(rows), torch.from_numpy(item_BT).to(device), torch.from_numpy(category_BT).to(device), last, readers
     )
+
+
+@dataclass(frozen=True)
+class Negatives:
+    """Where events that did not happen are drawn from: every distinct (item, category) of the histories, each as likely."""
+
+    item_N: Int64
+    category_N: Int64
+
+    @classmethod
+    def of(cls, histories: Histories) -> "Negatives":
+        pairs = np.unique(np.stack([histories.item_rows, histories.category_rows]), axis=1)
+        return cls(pairs[0], pairs[1])
+
+    def drawn(self, batch: UserBatch, rng: np.random.Generator) -> UserBatch:
+        """The batch with a negative at each place; one that is in its user's history is drawn once more."""
+        drawn_BT = rng.integers(len(self.item_N), size=tuple(batch.item_BT.shape))
+        for row_T, own_T in zip(drawn_BT, batch.item_BT.cpu().numpy(), strict=True):
+            known = np.isin(self.item_N[row_T], own_T)
+            row_T[known] = rng.integers(len(self.item_N), size=int(known.sum()))
+        device = batch.item_BT.device
+        pair = (torch.from_numpy(self.item_N[drawn_BT]).to(device), torch.from_numpy(self.category_N[drawn_BT]).to(device))
+        return dataclasses.replace(batch, negatives=pair)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from model.nn.ctr import CtrModel, MemoryCtr
+from model.nn.dien import DienCtr
 from model.nn.history import Events, HistoryCtr
 from model.training.histories import Places, UserBatch
 from model.training.scan import scan_places
@@ -16,22 +17,24 @@ _PLACES_AT_ONCE = 256
 
 
 class Seen(NamedTuple):
-    """Places, and what the model sees there (CtrModel)."""
+    """Places, what the model sees there (CtrModel), and the mean auxiliary loss over the events that are seen."""
 
     places: Places
     seen: Any
+    auxiliary: Tensor | None = None
 
 
 def readings(model: CtrModel, batch: UserBatch, chunk: int) -> Iterator[Seen]:
     """Every place of the batch, in its order; memories `chunk` positions at a time."""
     if isinstance(model, MemoryCtr):
         for read in scan_places(model, batch, chunk):
-            yield Seen(batch.places.take(np.arange(read.start, read.stop)), read.states_PF)
+            yield Seen(batch.places.take(np.arange(read.start, read.stop)), read.states_PF, read.auxiliary)
         return
     assert isinstance(model, HistoryCtr)
     for start in range(0, len(batch.places), _PLACES_AT_ONCE):
         rows = np.arange(start, min(start + _PLACES_AT_ONCE, len(batch.places)))
-        yield Seen(batch.places.take(rows), events_before(batch, rows, model.variant.length))
+        seen = events_before(batch, rows, model.variant.length)
+        yield Seen(batch.places.take(rows), seen, _auxiliary_loss(model, seen))
 
 
 def events_before(batch: UserBatch, rows: "np.typing.NDArray[np.int64]", length: int) -> Events:
@@ -46,7 +49,20 @@ def events_before(batch: UserBatch, rows: "np.typing.NDArray[np.int64]", length:
         empty = mask_PL.new_zeros(len(rows), 1)
         return Events(empty.long(), empty.long(), empty)
     chosen = (reader_P.unsqueeze(1), place_PL.clamp_min(0))
-    return Events(batch.item_BT[chosen] * mask_PL, batch.category_BT[chosen] * mask_PL, mask_PL)
+    negatives = None if batch.negatives is None else (batch.negatives[0][chosen], batch.negatives[1][chosen])
+    return Events(batch.item_BT[chosen] * mask_PL, batch.category_BT[chosen] * mask_PL, mask_PL, negatives)
+
+
+def _auxiliary_loss(model: HistoryCtr, seen: Events) -> Tensor | None:
+    """How badly the interest after each event tells the next one from a negative."""
+    if model.auxiliary is None or seen.negatives is None or not isinstance(model, DienCtr):
+        return None
+    real_PL = seen.mask_PL[:, 1:] & seen.mask_PL[:, :-1]
+    if not real_PL.any():
+        return None
+    events_PLX, negatives_PLX = model.embedding(seen.item_PL, seen.category_PL), model.embedding(*seen.negatives)
+    interests_PLH = model.interests(events_PLX, seen.mask_PL)
+    return model.auxiliary.losses(interests_PLH[:, :-1], events_PLX[:, 1:], negatives_PLX[:, 1:])[real_PL].mean()
 
 
 def score_places(model: CtrModel, seen: Any, places: Places) -> Tensor:

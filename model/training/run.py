@@ -59,7 +59,9 @@ class RunPlan:
     def differences(self, other: "RunPlan") -> list[str]:
         """What another plan asks for that this run does not train; other epochs and a lineage not yet fixed are the same."""
         mine, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
-        for plan in (mine, theirs):
+        for of, plan in ((self, mine), (other, theirs)):
+            # A run of an older release knows fewer settings: it was trained with what they are by default.
+            plan["train"] = of.config.to_json()
             plan["train"].pop("epochs")
             plan["train"].pop("threads")
             plan["dataset"].pop("path")
@@ -142,6 +144,7 @@ class Run:
             item_rows=self.vocabularies.items.table_rows,
             category_rows=self.vocabularies.categories.table_rows,
             head_features=len(self.plan.features),
+            auxiliary=self.plan.config.auxiliary_weight > 0,
         )
 
     def best_model(self) -> CtrModel:

@@ -21,7 +21,7 @@ from model.nn.ctr import CtrModel, MimnCtr
 from model.nn.losses import ctr_loss, utilization_loss
 from model.training.config import TrainConfig
 from model.training.evaluate import Scored, score
-from model.training.histories import Histories, Places, user_batch
+from model.training.histories import Histories, Negatives, Places, user_batch
 from model.training.reading import Seen, readings, score_places
 from model.training.run import Run
 from uic.errors import BadInput
@@ -109,8 +109,10 @@ def train_epoch(
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
 
-    for part, history in _reads(model, histories, places, config, rng):
+    for part, history, auxiliary in _reads(model, histories, places, config, rng):
         loss = sample_losses(model, history, part, config).sum()
+        if auxiliary is not None:
+            loss = loss + config.auxiliary_weight * part.samples * auxiliary
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         pending += part.samples
         seen += part.samples
@@ -175,9 +177,11 @@ def _reads(
     last = places.position_P[np.cumsum(counts) - 1]
     # Users of like length go together, so that little is waited for; noise makes other company each epoch.
     order = np.argsort(last * rng.uniform(0.8, 1.25, size=len(users)), kind="stable")
+    negatives = Negatives.of(histories) if config.auxiliary_weight else None
     groups = [order[start : start + config.batch_users] for start in range(0, len(order), config.batch_users)]
     for place in rng.permutation(len(groups)):
         batch = user_batch(histories, places, users[groups[place]], config.device)
+        batch = batch if negatives is None else negatives.drawn(batch, rng)
         yield from readings(model, batch, config.chunk)
 
 

@@ -42,28 +42,23 @@ class _GruBack:
 
     def __init__(self, w: Gru, saved: Sequence[GruSaved]) -> None:
         self._w, self._saved = w, saved
-        sizes = [len(each.h) for each in saved]
         h, c = torch.cat([each.h for each in saved]), torch.cat([each.candidate for each in saved])
         self.units = h.shape[-1]
         r, z = torch.cat([each.gates for each in saved]).chunk(2, -1)
-        factors = ((1.0 - c.square()) * (1.0 - z), (h - c) * z * (1.0 - z), h * r * (1.0 - r))
-        self._factors = list(zip(*(torch.split(factor, sizes) for factor in factors), strict=True))
+        factors = ((1.0 - c.square()) * (1.0 - z), (h - c) * z * (1.0 - z), h * r * (1.0 - r), r, z)
+        self._factors = by_step(factors, [len(each.h) for each in saved])
         self._d_pre: list[Tensor] = []
         self._at: list[int] = []
 
     def step(self, t: int, d_after: Tensor) -> tuple[Tensor, Tensor]:
         """Gradients of [second; h] as one, and what the state has beside."""
-        s, units = self._saved[t], self.units
-        of_candidate, of_update, of_reset = self._factors[t]
-        d_pre = d_after.new_empty(len(s.h), 3 * units)
-        d_candidate = torch.mul(d_after, of_candidate, out=d_pre[:, 2 * units :])
+        of_candidate, of_update, of_reset, r, z = self._factors[t]
+        d_candidate = d_after * of_candidate
         d_reset_h = d_candidate @ self._w.state
-        torch.mul(d_reset_h, of_reset, out=d_pre[:, :units])
-        torch.mul(d_after, of_update, out=d_pre[:, units : 2 * units])
+        d_pre = torch.cat([d_reset_h * of_reset, d_after * of_update, d_candidate], -1)
         self._d_pre.append(d_pre)
         self._at.append(t)
-        d_h = torch.addcmul(d_after * s.gates[:, units:], d_reset_h, s.gates[:, :units])
-        return d_pre @ self._w.joint, d_h
+        return d_pre @ self._w.joint, torch.addcmul(d_after * z, d_reset_h, r)
 
     def gradients(self, users: int, positions: int) -> GruGradients:
         """After the walk. Positions it did not reach have no gradient."""
@@ -82,23 +77,27 @@ def walk_back(
     """Gradients of a scan, given those of the memories after each position (None: there is none) and of the add vectors."""
     v, users = plan.variant, len(saved[0].raw)
     width, slots = v.slot_width, v.slots
+    heads_PH = w.heads[:, : v.controller_units]
     controller = _GruBack(w.controller, [each.gru for each in saved])
     channel = None if w.channel is None else _GruBack(w.channel, [each.channel for each in saved if each.channel is not None])
-    factors = _head_factors(plan, saved, width)
+    known = _known_ahead(plan, w, saved)
     balances = any(given[3] is not None for given in d_after)
+    shifts_3MM = plan.shifts_M3M.t()
 
     last = saved[-1].before
     d_h, d_read, d_slots, d_written = (torch.zeros_like(each) for each in last[:4])
     d_channels: Tensor | None = None
     all_d_raw, of_keys, of_key_norms = [], [], []
     for t in range(len(saved) - 1, -1, -1):
-        k, of_head = saved[t], factors[t]
-        n, s = len(k.raw), k.before
+        k, ahead = saved[t], known[t]
+        n, slots_BMD = len(k.raw), k.before.slots_BMD
+        if n != len(d_h):
+            d_h, d_read, d_slots, d_written = (grown(each, n) for each in (d_h, d_read, d_slots, d_written))
+            d_channels = None if d_channels is None else grown(d_channels, n)
         d_h, d_read, d_slots, d_written = (
-            grown(each, n) if new is None else grown(each, n) + new
+            each if new is None else each + new
             for each, new in zip((d_h, d_read, d_slots, d_written), d_after[t][:4], strict=True)
         )
-        d_channels = None if d_channels is None else grown(d_channels, n)
         if (new := d_after[t][4]) is not None:
             d_channels = new if d_channels is None else d_channels + new
         if channel is not None and d_channels is not None and k.place_B1D is not None:
@@ -111,53 +110,45 @@ def walk_back(
         d_add_BD = d_change_BMD.sum(1)
         if d_adds_TBD is not None:
             d_add_BD = d_add_BD + d_adds_TBD[t, :n]
-        d_erase_BD = (d_change_BMD * s.slots_BMD).sum(1)  # of minus the erase vector; the factor has the sign
+        d_erase_BD = (d_change_BMD * slots_BMD).sum(1)  # of minus the erase vector; the factor has the sign
         d_slots = torch.addcmul(d_slots, d_change_BMD, k.erase_BD.unsqueeze(1), value=-1)
-        d_raw = torch.zeros_like(k.raw)
-        torch.mul(d_add_BD, of_head[:, 2 * width : 3 * width], out=d_raw[:, 2 * width : 3 * width])
-        torch.mul(d_erase_BD, of_head[:, 3 * width : 4 * width], out=d_raw[:, 3 * width : 4 * width])
+        d_power_B1, d_taps_B3 = ahead.no_power_B1, ahead.no_taps_B3
         if k.balanced is not None and k.increment is not None and k.taps_B13 is not None:
-            d_mixed_BM, d_taps_B3, d_power_B1 = _unbalance(d_write_BM, k.balanced, k.power_B1)
-            d_write_BM = (k.taps_B13.mT * d_mixed_BM.unsqueeze(1)).flatten(1) @ plan.shifts_M3M.t()
+            d_mixed_BM, d_taps_B3, d_power_B1 = _unbalance(d_write_BM, k.balanced, ahead.mixed_BM)
+            d_write_BM = (k.taps_B13.mT * d_mixed_BM.unsqueeze(1)).view(n, -1) @ shifts_3MM
             if balances:
                 # The increment of g is C of the write weight as a constant: gradients reach taps and power alone.
-                _, more_taps, more_power = _unbalance(d_written, k.increment, k.power_B1)
+                _, more_taps, more_power = _unbalance(d_written, k.increment, k.power_B1 / k.increment.mixed_BM)
                 d_taps_B3, d_power_B1 = d_taps_B3 + more_taps, d_power_B1 + more_power
-            d_taps_B3 = _softmax_backward(d_taps_B3, k.taps_B13.squeeze(1), -1, d_taps_B3.dtype)
-            torch.mul(d_taps_B3, of_head[:, 4 * width + 3 :], out=d_raw[:, 4 * width + 3 :])
-            torch.mul(d_power_B1, of_head[:, 4 * width + 2 : 4 * width + 3], out=d_raw[:, 4 * width + 2 : 4 * width + 3])
+            d_taps_B3 = _softmax_backward(d_taps_B3, k.taps_B13.view(n, 3), -1, d_taps_B3.dtype) * ahead.taps_B3
+            d_power_B1 = d_power_B1 * ahead.power_B1
         elif balances:
             d_write_BM = d_write_BM + d_written
 
-        d_weights_B2M = torch.stack([torch.bmm(s.slots_BMD, d_read.unsqueeze(-1)).squeeze(-1), d_write_BM], 1)
+        d_weights_B2M = torch.cat([torch.bmm(d_read.unsqueeze(1), slots_BMD.mT), d_write_BM.unsqueeze(1)], 1)
         d_scaled_B2M = _softmax_backward(d_weights_B2M, k.weights_B2M, -1, d_write_BM.dtype)
-        if v.temperature:
-            d_strength_B2 = (d_scaled_B2M * k.similarity_B2M).sum(-1)
-            torch.mul(d_strength_B2, of_head[:, 4 * width : 4 * width + 2], out=d_raw[:, 4 * width : 4 * width + 2])
-        d_cosines_B2M = d_scaled_B2M * k.strengths_B21
-        if w.keys_MD is not None:
-            d_cosines_B2M = d_cosines_B2M.repeat(1, 1, 2)
-        d_dots_B2R = d_cosines_B2M / k.denominators_B2R
+        d_strength_B2 = (d_scaled_B2M * k.similarity_B2M).sum(-1) * ahead.strengths_B2
+        # [B, 2, 1 or 2, M]: against the slots, and against the key memory where there is one.
+        d_dots_B2R = (d_scaled_B2M.unsqueeze(2) * ahead.dots_B2SM).view(n, 2, -1)
         minus_B2R = d_dots_B2R * k.cosines_B2R  # minus the gradient of the denominators
-        d_key_norms_B21 = (minus_B2R * k.norms_B1R).sum(-1, keepdim=True)
-        d_norms_BR = (minus_B2R * k.key_norms_B21).sum(1)
-        keys_B2D = k.tanh[:, : 2 * width].view(n, 2, width)
-        of_slots_B2M = d_dots_B2R[..., :slots]
-        of_key_norm_B2D = keys_B2D * (d_key_norms_B21 / k.key_norms_B21.clamp_min(TINY))
-        d_keys_B2D = torch.baddbmm(of_key_norm_B2D, of_slots_B2M, s.slots_BMD, beta=-1)
+        d_key_norms_B21 = torch.bmm(minus_B2R, k.norms_B1R.mT)
+        d_norms_B1R = torch.bmm(k.key_norms_B21.mT, minus_B2R)
+        keys_B2D, of_slots_B2M = k.tanh[:, : 2 * width].view(n, 2, width), d_dots_B2R[..., :slots]
+        d_keys_B2D = torch.baddbmm(ahead.unit_keys_B2D * d_key_norms_B21, of_slots_B2M, slots_BMD, beta=-1)
         if w.keys_MD is not None:
             of_keys.append(d_dots_B2R[..., slots:])
-            of_key_norms.append(d_norms_BR[:, slots:])
+            of_key_norms.append(d_norms_B1R[:, 0, slots:])
             d_keys_B2D = d_keys_B2D + of_keys[-1] @ w.keys_MD
-        torch.mul(d_keys_B2D.flatten(1), of_head[:, : 2 * width], out=d_raw[:, : 2 * width])
         # Slots are read, compared with both keys, and their norms divide.
-        d_both_B3M = torch.cat([of_slots_B2M, k.weights_B2M[:, :1]], 1)
-        d_slots = torch.baddbmm(d_slots, d_both_B3M.mT, torch.cat([keys_B2D, d_read.unsqueeze(1)], 1))
-        of_norms_BM = d_norms_BR[:, :slots] / k.norms_B1R[:, 0, :slots].clamp_min(TINY)
-        d_slots = torch.addcmul(d_slots, s.slots_BMD, of_norms_BM.unsqueeze(-1), value=-1)
+        d_slots = torch.baddbmm(d_slots, k.weights_B2M[:, :1].mT, d_read.unsqueeze(1))
+        d_slots = torch.baddbmm(d_slots, of_slots_B2M.mT, keys_B2D)
+        of_norms_BM1 = (d_norms_B1R[:, 0, :slots] * ahead.norms_BM).unsqueeze(-1)
+        d_slots = torch.addcmul(d_slots, slots_BMD, of_norms_BM1, value=-1)
 
+        d_tanh = torch.cat([d_keys_B2D.view(n, -1), d_add_BD], -1) * ahead.tanh
+        d_raw = torch.cat([d_tanh, d_erase_BD * ahead.erase_BD, d_strength_B2, d_power_B1, d_taps_B3], -1)
         all_d_raw.append(d_raw)
-        d_joint, d_h = controller.step(t, torch.addmm(d_h, d_raw, w.heads[:, : v.controller_units]))
+        d_joint, d_h = controller.step(t, torch.addmm(d_h, d_raw, heads_PH))
         d_read, d_h = d_joint[:, :width], d_h + d_joint[:, width:]
 
     d_raw = torch.cat(all_d_raw)
@@ -177,20 +168,60 @@ def walk_back(
     )
 
 
-def _unbalance(d_BM: Tensor, b: Balance, power_B1: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of the mixed weights, the taps and the power."""
+def _unbalance(d_BM: Tensor, b: Balance, of_mixed_BM: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of the mixed weights, the taps and the power; `of_mixed_BM` is the power over the mixed weights."""
     d_scaled_BM = _softmax_backward(d_BM, b.weights_BM, -1, d_BM.dtype)
     d_power_B1 = (d_scaled_BM * b.log_BM).sum(-1, keepdim=True)
-    d_mixed_BM = d_scaled_BM * power_B1 / b.mixed_BM
+    d_mixed_BM = d_scaled_BM * of_mixed_BM
     return d_mixed_BM, torch.bmm(b.shifted_B3M, d_mixed_BM.unsqueeze(-1)).squeeze(-1), d_power_B1
 
 
-def _head_factors(plan: Plan, saved: Sequence[Saved], width: int) -> tuple[Tensor, ...]:
-    """What a gradient after the nonlinearities of the heads is multiplied by before them, a row as Saved.raw has it."""
+class _Known(NamedTuple):
+    """What a step's gradients are multiplied by, known before the walk: slopes (0 where clipped) and quotients."""
+
+    tanh: Tensor  # of keys and add vector
+    erase_BD: Tensor  # with the sign of its place in the equation
+    strengths_B2: Tensor
+    power_B1: Tensor
+    taps_B3: Tensor
+    dots_B2SM: Tensor  # strength over denominators
+    unit_keys_B2D: Tensor
+    norms_BM: Tensor  # 1 over those of the slots
+    mixed_BM: Tensor  # power over mixed weights
+    no_power_B1: Tensor
+    no_taps_B3: Tensor
+
+
+def _known_ahead(plan: Plan, w: Weights, saved: Sequence[Saved]) -> list[_Known]:
+    width, slots = plan.variant.slot_width, plan.variant.slots
+    sizes = [len(each.raw) for each in saved]
     tanh, erase = torch.cat([each.tanh for each in saved]), torch.cat([each.erase_BD for each in saved])
+    inside = (torch.cat([each.raw for each in saved]).abs() <= CLIP).to(tanh.dtype)
     # softplus' = sigmoid(x) = 1 - exp(-softplus(x))
     scalars = plan.scale_3 * (1.0 - torch.exp(-torch.cat([each.softplus_B3 for each in saved])))
-    taps = torch.ones_like(scalars)
-    inside = torch.cat([each.raw for each in saved]).abs() <= CLIP
-    factors = torch.cat([1.0 - tanh.square(), erase * (erase - 1.0), scalars, taps], -1) * inside
-    return torch.split(factors, [len(each.raw) for each in saved])
+    scalars = scalars * inside[:, 4 * width : 4 * width + 3]
+    denominators = torch.cat([each.denominators_B2R for each in saved]).view(len(tanh), 2, -1, slots)
+    strengths = torch.cat([each.strengths_B21 for each in saved])
+    key_norms = torch.cat([each.key_norms_B21 for each in saved])
+    norms = torch.cat([each.norms_B1R[:, 0, :slots] for each in saved])
+    mixed = norms if plan.variant.mur == "none" else torch.cat([each.balanced.mixed_BM for each in saved if each.balanced])
+    nothing = torch.zeros_like(scalars)
+    parts = (
+        (1.0 - tanh.square()) * inside[:, : 3 * width],
+        erase * (erase - 1.0) * inside[:, 3 * width : 4 * width],
+        scalars[:, :2],
+        scalars[:, 2:],
+        inside[:, 4 * width + 3 :],
+        strengths.unsqueeze(2) / denominators,
+        tanh[:, : 2 * width].view(-1, 2, width) / key_norms.clamp_min(TINY),
+        1.0 / norms.clamp_min(TINY),
+        torch.cat([each.power_B1 for each in saved]) / mixed,
+        nothing[:, :1],
+        nothing,
+    )
+    return [_Known(*each) for each in by_step(parts, sizes)]
+
+
+def by_step(tensors: Sequence[Tensor], sizes: list[int]) -> list[tuple[Tensor, ...]]:
+    """Tensors over all events of a scan, cut into its steps."""
+    return list(zip(*(torch.split(tensor, sizes) for tensor in tensors), strict=True))

@@ -20,9 +20,8 @@ def step(
         seen = torch.cat([h_BH, g / g.sum(-1, keepdim=True).clamp_min(1e-6) if v.utilization == "share" else g / 400.0], -1)
     raw = torch.addmm(w.bias, seen, w.heads.t())
     p = raw.clamp(-CLIP, CLIP)
-    tanh = torch.tanh(p[:, : 3 * width])
-    erase_BD = torch.sigmoid(p[:, 3 * width : 4 * width])
-    softplus_B3 = softplus(p[:, 4 * width : 4 * width + 3])
+    to_tanh, to_erase, to_scales, to_taps = p.split_with_sizes((3 * width, width, 3, 3), 1)
+    tanh, erase_BD, softplus_B3 = torch.tanh(to_tanh), torch.sigmoid(to_erase), softplus(to_scales)
     scales_B3 = torch.addcmul(plan.offset_3, softplus_B3, plan.scale_3)
     strengths_B21, power_B1 = scales_B3[:, :2].unsqueeze(-1), scales_B3[:, 2:]
 
@@ -42,7 +41,7 @@ def step(
     write_BM = weights_B2M[:, 1]
     taps_B13 = balanced = increment = None
     if v.mur == "shift":
-        taps_B13 = torch.softmax(p[:, 4 * width + 3 :], -1).unsqueeze(1)
+        taps_B13 = torch.softmax(to_taps, -1).unsqueeze(1)
         balanced = balance(plan, write_BM, taps_B13, power_B1)
         write_BM = balanced.weights_BM
         increment = balance(plan, write_BM, taps_B13, power_B1)
@@ -70,10 +69,12 @@ def gru_step(w: Gru, ahead: Tensor, joint: Tensor, h: Tensor) -> tuple[Tensor, G
     """The next state of a GRU (model/nn/gru.py); `joint` is the second input and h side by side."""
     units = h.shape[-1]
     pre = torch.addmm(ahead, joint, w.joint.t())
-    gates = torch.sigmoid(pre[:, : 2 * units])
-    reset_h = gates[:, :units] * h
-    candidate = torch.tanh(torch.addmm(pre[:, 2 * units :], reset_h, w.state.t()))
-    return torch.lerp(candidate, h, gates[:, units:]), GruSaved(joint, h, reset_h, gates, candidate)
+    to_gates, to_candidate = pre.split_with_sizes((2 * units, units), 1)
+    gates = torch.sigmoid(to_gates)
+    reset, update = gates.split_with_sizes((units, units), 1)
+    reset_h = reset * h
+    candidate = torch.tanh(torch.addmm(to_candidate, reset_h, w.state.t()))
+    return torch.lerp(candidate, h, update), GruSaved(joint, h, reset_h, gates, candidate)
 
 
 def balance(plan: Plan, weights_BM: Tensor, taps_B13: Tensor, power_B1: Tensor) -> Balance:

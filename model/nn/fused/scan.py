@@ -19,6 +19,8 @@ from uic.variant import Variant
 if TYPE_CHECKING:
     from model.nn.mimn import MimnState, MimnStep
 
+_MOST_POSITIONS_AS_PRODUCT = 256
+
 
 def supports(variant: Variant) -> bool:
     """Whether the backward pass of this variant is written here."""
@@ -136,6 +138,16 @@ def _chosen(like_BM: Tensor, place_B1D: Tensor) -> Tensor:
 
 def _pooled(v: Variant, pool_BX: Tensor, new_TBX: Tensor, applied_B1: Tensor, applied_TB1: Tensor) -> tuple[Tensor, ...]:
     """The sum or mean of all vectors so far, after each position."""
+    sums_TBX = _sums(new_TBX)
     if v.pooling == "sum":
-        return (pool_BX + new_TBX.cumsum(0)).unbind(0)
-    return ((pool_BX * applied_B1 + new_TBX.cumsum(0)) / applied_TB1).unbind(0)
+        return (pool_BX + sums_TBX).unbind(0)
+    return ((pool_BX * applied_B1 + sums_TBX) / applied_TB1).unbind(0)
+
+
+def _sums(new_TBX: Tensor) -> Tensor:
+    """Running sums. Over few positions a product with a triangle of ones is many times faster than cumsum across rows."""
+    positions = len(new_TBX)
+    if positions > _MOST_POSITIONS_AS_PRODUCT:
+        return new_TBX.cumsum(0)
+    triangle_TT = torch.ones(positions, positions, dtype=new_TBX.dtype, device=new_TBX.device).tril()
+    return (triangle_TT @ new_TBX.flatten(1)).view_as(new_TBX)
