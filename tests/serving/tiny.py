@@ -110,7 +110,7 @@ def started(bundle: Path, store: Path, **settings: object) -> Iterator[subproces
         [sys.executable, "-m", "jobs.cli", "serve", "--bundle", bundle, "--store", store],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        cwd=store.parent,
+        cwd=store.parent if store.parent.is_dir() else bundle.parent,
         env={**os.environ, "PYTHONPATH": str(ROOT)} | {f"UIC__SERVE__{name.upper()}": str(asked[name]) for name in asked},
     )
     try:
