@@ -54,7 +54,7 @@ def answers(store: WritableStore) -> dict[object, object]:
     return found | {"days": days, "users": sorted(store.users()), "lineage": store.lineage, "kept": store.read_kept("u", 7)}
 
 
-@pytest.mark.parametrize(("source", "target"), list(itertools.product(KINDS, KINDS)))
+@pytest.mark.parametrize(("source", "target"), [pair for pair in itertools.product(KINDS, KINDS) if "redis" in pair])
 def test_a_copy_answers_every_read_as_the_store_does(tmp_path: Path, source: str, target: str) -> None:
     with closing(opened(source, tmp_path / "old")) as old, closing(opened(target, tmp_path / "new")) as new:
         fill(old)

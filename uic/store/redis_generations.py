@@ -4,6 +4,7 @@ Of two lineages the longer one counts, where it goes on from the other. So a gen
 process died, or a master of the cluster lost its last writes) is carried on by whoever writes and knows more.
 """
 
+import logging
 import time
 from collections.abc import Callable
 
@@ -11,6 +12,8 @@ from uic.errors import StoreError, StoreUnavailable
 from uic.store.lineage import Lineage
 from uic.store.redis_keys import IDENTITY, LOST, Frame, Keys
 from uic.store.redis_link import Call, Link
+
+log = logging.getLogger("uic.store")
 
 
 class RedisGenerations:
@@ -107,4 +110,5 @@ class RedisGenerations:
         return len(there)
 
     def _note_loss(self) -> None:
+        log.warning("%s: Redis has lost memories; `uic store repair` brings them back while all goes on", self._link.url)
         self._link.ask("HSETNX", self._keys.store, LOST, str(time.time_ns() // 1_000_000))
