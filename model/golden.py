@@ -160,7 +160,7 @@ def _check_model(golden: Arrays, meta: dict[str, Any]) -> Arrays:
     weights.put("mid_embedding_var", model.embedding.items.weight)
     weights.mlp(model.head.mlp)
     if variant.miu:
-        weights.attention(model.head.attention)
+        weights.attention(model.head.attention, "_attpal")
 
     mask_BT = golden["in/mask"]
     events_BTX = model.embedding(golden["in/item_his"], golden["in/cate_his"]) * mask_BT.unsqueeze(-1)

@@ -89,11 +89,11 @@ def _put(weights: Weights, model: CtrModel) -> None:
     if isinstance(model, DinCtr | ArnnCtr | DienCtr | RumCtr):
         weights.attention(model.attention)
     if isinstance(model, Gru4RecCtr):
-        weights.gru(weights.scope("gru1/.*", "gates/kernel"), model.step.gru)
+        weights.gru("gru1/gru_cell", model.step.gru)
     if isinstance(model, ArnnCtr):
-        weights.gru(weights.scope("gru1/.*", "gates/kernel"), model.gru)
+        weights.gru("gru1/gru_cell", model.gru)
     if isinstance(model, DienCtr):
-        weights.gru(weights.scope("gru1/.*", "gates/kernel"), model.extraction)
+        weights.gru("gru1/gru_cell", model.extraction)
         weights.gru(weights.scope("gru2/.*", "gates/kernel"), model.evolution)
     if isinstance(model, RumCtr):
         weights.rum(model.step)

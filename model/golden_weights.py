@@ -75,13 +75,12 @@ class Weights:
         self.put("prelu_1/prelu_prelu_1", mlp.first_slope.weight)
         self.put("prelu_2/prelu_prelu_2", mlp.second_slope.weight)
 
-    def attention(self, attention: TargetAttention) -> None:
-        tag = self.scope(r"f1_att\w*").removeprefix("f1")
+    def attention(self, attention: TargetAttention, tag: str = "_attnull") -> None:
         for place, layer in (("f1", attention.first), ("f2", attention.second), ("f3", attention.third)):
             self.dense(f"{place}{tag}", layer)
 
     def auxiliary(self, net: AuxiliaryNet) -> None:
-        tag = self.scope(r"f1(?!_att)\w+").removeprefix("f1")
+        tag = "bigru_0"
         self.affine(f"bn1{tag}", net.affine)
         for place, layer in (("f1", net.first), ("f2", net.second), ("f3", net.third)):
             self.dense(f"{place}{tag}", layer)

@@ -111,7 +111,7 @@ def test_a_difference_that_is_no_number_is_not_within() -> None:
     assert Difference("out/M", TOLERANCE).is_within
 
 
-@pytest.mark.parametrize("path", [CELL, MODEL], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [CELL, MODEL, DIN, GRU4REC], ids=lambda path: path.stem)
 def test_a_missing_key_is_named(path: Path, tmp_path: Path) -> None:
     golden = read(path)
     used = [key for key in golden if key.startswith(("W/", "in/")) and "fully_connected_" not in key and "neg_" not in key]
