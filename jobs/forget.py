@@ -137,7 +137,7 @@ def _forget_on_cluster(
         is_running = None
         report.to_do.append(f"it cannot be told whether the job runs; run this command again when it can: {error}")
     if is_running:
-        answer = _ask(settings, folder, on.plan, user, reached_ms, token, place, wait_s, report)
+        answer = _ask(settings, folder, user, reached_ms, token, place, wait_s, report)
         if answer is not None:
             place, reached_ms = answer
             forgotten.note(user, opened._replace(until_ms=None if later == "drop" else reached_ms))
@@ -157,7 +157,6 @@ def _forget_on_cluster(
 def _ask(
     settings: "Settings",
     folder: "JobFolder",
-    plan: str,
     user: str,
     reached_ms: int,
     token: str,
@@ -170,12 +169,6 @@ def _ask(
     from jobs.bundles.promote import running
     from operators import control
 
-    if plan != "batched":
-        report.to_do.append(
-            f"its job takes the {plan} plan and is not asked while it runs: `uic job stop`, this command once more, "
-            "`uic job resume`. Any start from now on leaves the user out"
-        )
-        return None
     try:
         address = running(folder.path).address
     except JobError as error:

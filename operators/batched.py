@@ -10,8 +10,9 @@ import traceback
 from itertools import accumulate, compress, pairwise
 from typing import NamedTuple
 
-from operators import control, outgoing, wire
+from operators import control, wire
 from operators.control import Forget
+from operators.metrics import FORGOTTEN
 from operators.publish import LoggedLetter
 from operators.settings import UpdateSettings
 from operators.worker import Worker
@@ -22,7 +23,6 @@ from uic.errors import CorruptMemory
 from uic.letters import Letter
 
 OK, FAILED, CORRUPT_MEMORY, FORGET = b"\0", b"\1", b"\2", b"\3"
-FORGOTTEN = "forgotten"
 _HEAD = struct.Struct("<QqBH")
 
 
@@ -80,17 +80,8 @@ class BatchedUpdates:
         return OK + kept
 
     def forget(self, log_time_ms: int) -> bytes:
-        """The record to send when the memory of the user asked for last is removed; empty: it is of a later life, and stays.
-
-        `log_time_ms` is that of the memory, NO_TIME where there is none. Whatever of the user is still to come from the log up
-        to there, or up to where the message says, does not count: `uic user forget` reads in the record how far that is.
-        """
-        asked, forgotten = self._asked, self._worker.forgotten
-        if asked is None or not forgotten.is_gone(asked.user, log_time_ms):
-            return b""
-        until_ms = max(asked.until_ms, log_time_ms)
-        forgotten.heed(asked.user, until_ms)
-        return outgoing.forgotten(asked.user, asked.token, until_ms)
+        """What `Worker.forget` says of the user asked for last."""
+        return b"" if self._asked is None else self._worker.forget(self._asked, log_time_ms)
 
     def forgotten_until(self, users: bytes) -> bytes:
         """For each user (length, 4 bytes; id) the log time (8 bytes) up to which nothing of theirs counts, or NO_TIME."""

@@ -20,7 +20,8 @@ AGE_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.2, 0
 BATCH_BUCKETS = tuple(2**power for power in range(13))
 STEP_BUCKETS_S = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)
 _AGE_BOUNDS = np.array(AGE_BUCKETS_S)
-OUTCOMES = ("applied", "duplicate", "late", "dead")
+FORGOTTEN = "forgotten"
+OUTCOMES = ("applied", "duplicate", "late", "dead", FORGOTTEN)
 RESULTS = ("written", "stale", "deleted", "refused")
 Collectors = TypeVar("Collectors")
 

@@ -9,7 +9,8 @@ from pyflink.datastream import KeyedProcessFunction
 from pyflink.datastream.functions import KeyedBroadcastProcessFunction
 from pyflink.datastream.state import MapStateDescriptor, ValueStateDescriptor
 
-from operators import contract, wire
+from operators import contract, control, wire
+from operators.metrics import FORGOTTEN
 from operators.publish import LoggedLetter
 from operators.settings import UpdateSettings
 from operators.types import RawBytes
@@ -20,7 +21,7 @@ from uic.event import parse_event
 from uic.letters import Letter
 
 _APPLIED = {"applied": 1}
-_FORGOTTEN = {"forgotten": 1}
+_FORGOTTEN = {FORGOTTEN: 1}
 
 
 class _Updates:
@@ -38,6 +39,8 @@ class _Updates:
         # PyFlink's own way to a subtask's number fails in thread mode.
         subtask = runtime_context._runtime_context.getTaskInfo().getIndexOfThisSubtask()
         self._worker = Worker(self._settings, subtask=subtask)
+        # PyFlink keeps Java's backend to itself, and gives no way to another user's state from a broadcast message.
+        self._backend = runtime_context.get_keyed_state_backend()._keyed_state_backend
         self._idle_after_ms = self._settings.rules.idle_after_ms
         self._silent_before_ms = self._settings.silent_before_ms
 
@@ -134,6 +137,9 @@ class ControlledUpdateMemory(_Updates, KeyedBroadcastProcessFunction):  # type: 
     def process_broadcast_element(self, value: bytes, ctx: Any) -> Iterable[bytes]:  # a PyFlink context
         self._restore(ctx)
         try:
+            asked = control.read_forget(value)
+            if asked is not None:
+                return self._forget(asked)
             kept = self._worker.deployment.take(value)
         except Exception as error:
             self._worker.report(error)
@@ -141,6 +147,33 @@ class ControlledUpdateMemory(_Updates, KeyedBroadcastProcessFunction):  # type: 
         if kept:
             ctx.get_broadcast_state(heeded()).put(contract.PROMOTE, kept)
         return []
+
+    def _forget(self, asked: control.Forget) -> list[bytes]:
+        """A user's memory goes, where this subtask is the one that has it; what is sent then."""
+        if not self._worker.is_addressed(asked.to):
+            return []
+        self._worker.forgotten.refresh()
+        if not self._select(asked.user):
+            return []
+        blob: bytes | None = self._memory.value()
+        record = self._worker.forget(asked, NO_TIME if blob is None else read_header(blob).log_time_ms)
+        if record:
+            self._memory.clear()
+        return [record] if record else []
+
+    def _select(self, user_id: str) -> bool:
+        """Make this user the one whose state is looked at until the next event comes; False where another subtask has it."""
+        from pemja import findClass
+
+        key = findClass("org.apache.flink.types.Row")(1)
+        key.setField(0, user_id)
+        try:
+            self._backend.setCurrentKey(key)
+        except Exception as error:
+            if "key group" not in str(error).lower():
+                raise
+            return False
+        return True
 
     def on_timer(self, timestamp: int, ctx: Any) -> Iterable[bytes]:  # a PyFlink context
         self._restore(ctx)

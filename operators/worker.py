@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from operators import condemned, failure, metrics, progress
+from operators import condemned, failure, metrics, outgoing, progress
 from operators.allocator import keep_freed_memory
+from operators.control import Forget
 from operators.deployment import Deployment
 from operators.direct import DirectStore
 from operators.metrics import StreamMetrics
@@ -112,6 +113,18 @@ class Worker:
     def is_addressed(self, to: str) -> bool:
         """Whether a control message to this address is meant for this start of this job."""
         return to == self._settings.address
+
+    def forget(self, asked: Forget, log_time_ms: int) -> bytes:
+        """The record to send when the memory of this user is removed; empty: it is of a later life, and stays.
+
+        `log_time_ms` is that of the memory, NO_TIME where there is none. Whatever of the user is still to come from the log up
+        to there, or up to where the message says, does not count: `uic user forget` reads in the record how far that is.
+        """
+        if not self.forgotten.is_gone(asked.user, log_time_ms):
+            return b""
+        until_ms = max(asked.until_ms, log_time_ms)
+        self.forgotten.heed(asked.user, until_ms)
+        return outgoing.forgotten(asked.user, asked.token, until_ms)
 
     def may_hold_forgotten(self) -> bool:
         """Whether what this operator was restored from may be older than the last forgetting.

@@ -25,10 +25,11 @@ USERS = [f"u{n}" for n in range(12)]
 class Stage:
     """A job with a follower, and a reader of the store in this process."""
 
-    def __init__(self, stack: DevStack, root: Path) -> None:
+    def __init__(self, stack: DevStack, root: Path, plan: str) -> None:
         bundle = toy.make_bundle(root / "toy")
-        self.world = World(stack, root, bundle, case("forget", events=0, rate=1_000, parallelism=2), print)
-        self.world.kafka = self.world.kafka.model_copy(update={"control": "forget-control"})
+        shape = case("forget", plan=plan, events=0, rate=1_000, parallelism=2)
+        self.world = World(stack, root, bundle, shape, print)
+        self.world.kafka = self.world.kafka.model_copy(update={"control": f"{shape.name}-control"})
         self.world.root.mkdir()
         topics.create(self.world.kafka)
         self.sent = 0
@@ -74,14 +75,15 @@ class Stage:
 
 
 @pytest.fixture
-def stage(stack: DevStack, tmp_path: Path) -> Iterator[Stage]:
-    made = Stage(stack, tmp_path)
+def stage(stack: DevStack, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Stage]:
+    made = Stage(stack, tmp_path, request.param)
     try:
         yield made
     finally:
         made.world.close()
 
 
+@pytest.mark.parametrize("stage", ["batched"], indirect=True)
 def test_a_forgotten_user_is_gone_at_once_and_no_older_state_brings_them_back(stage: Stage) -> None:
     world = stage.world
     world.submit(resumes=False)
@@ -123,3 +125,24 @@ def test_a_forgotten_user_is_gone_at_once_and_no_older_state_brings_them_back(st
     stage.settle()
     assert {user: stage.read(user) for user in ("u1", "u2", "u3")} == {"u1": 2, "u2": None, "u3": None}
     assert stage.stop() == sorted([1, 2, 6, *[4] * (len(USERS) - 5)])
+
+
+@pytest.mark.parametrize("stage", ["per-event"], indirect=True)
+def test_the_per_event_plan_forgets_while_it_runs(stage: Stage) -> None:
+    world = stage.world
+    world.submit(resumes=False)
+    world.start_follower()
+    stage.visit(*USERS * 2)
+    for user in USERS:
+        stage.wait(user, 2)
+    for words in (["u1"], ["u2"], ["u3", "--later-events", "drop"]):
+        said = stage.forget(*words)
+        assert said.returncode == 0, said.stdout + said.stderr
+        assert "the running job: its memory of the user has gone from keyed state" in said.stdout
+        assert stage.read(words[0]) is None
+    stage.visit("u1", "u3", "u0")
+    stage.wait("u1", 1)
+    stage.wait("u0", 3)
+    stage.settle()
+    assert [stage.read(user) for user in ("u2", "u3")] == [None, None]
+    assert stage.stop() == sorted([1, 3, *[2] * (len(USERS) - 4)])

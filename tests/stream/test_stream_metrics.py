@@ -55,9 +55,9 @@ def test_a_batch_is_counted_by_outcome_size_time_and_age() -> None:
     registry = CollectorRegistry()
     counts = StreamMetrics(registry)
     assert samples(registry)['uic_events_total{outcome="late"}'] == 0
-    counts.observe_batch({"applied": 5, "duplicate": 2, "dead": 1}, 8, 0.0015, 7 * 2 * 3232, [0.004] * 5)
+    counts.observe_batch({"applied": 5, "duplicate": 2, "dead": 1, "forgotten": 3}, 8, 0.0015, 7 * 2 * 3232, [0.004] * 5)
     found = samples(registry)
-    assert [found[f'uic_events_total{{outcome="{each}"}}'] for each in metrics.OUTCOMES] == [5, 2, 0, 1]
+    assert [found[f'uic_events_total{{outcome="{each}"}}'] for each in metrics.OUTCOMES] == [5, 2, 0, 1, 3]
     assert (found['uic_batch_events_bucket{le="4.0"}'], found['uic_batch_events_bucket{le="8.0"}']) == (0, 1)
     assert (found['uic_step_seconds_bucket{le="0.001"}'], found['uic_step_seconds_bucket{le="0.002"}']) == (0, 1)
     assert found["uic_state_bytes_total"] == 7 * 2 * 3232
