@@ -1,5 +1,6 @@
 """What only a store in Redis promises (uic/store/redis_store.py): many writers, none too late, faults told in time."""
 
+import itertools
 import socket
 import threading
 import time
@@ -29,6 +30,7 @@ DAY_MS = 86_400_000
 HOUR_MS = 3_600_000
 MONDAY_MS = Days().begins_ms(date(2026, 11, 16))
 TUESDAY_MS = MONDAY_MS + DAY_MS
+numbers = itertools.count()  # each example wants a store of its own
 
 
 @pytest.fixture
@@ -50,8 +52,8 @@ def named(request: pytest.FixtureRequest) -> str:
 
 
 @settings(max_examples=15)
-@given(st.lists(st.permutations(range(12)), min_size=2, max_size=3), st.integers(0, 2**32))
-def test_writers_at_the_same_time_leave_what_one_writer_would(orders: list[list[int]], salt: int) -> None:
+@given(st.lists(st.permutations(range(12)), min_size=2, max_size=3))
+def test_writers_at_the_same_time_leave_what_one_writer_would(orders: list[list[int]]) -> None:
     """Each has all of three days' memories in an order of its own; every read is in the end what one writer in order leaves."""
     history = [memory(number + 1, MONDAY_MS + number * 6 * HOUR_MS) for number in range(12)]
     straight = InMemoryStore(kept=7)
@@ -64,7 +66,7 @@ def test_writers_at_the_same_time_leave_what_one_writer_would(orders: list[list[
             for number in order:
                 store.write("u", history[number])
 
-    name, start = f"many-{salt}-{hash(str(orders))}", threading.Barrier(len(orders))
+    name, start = f"many-{next(numbers)}", threading.Barrier(len(orders))
     threads = [threading.Thread(target=run, args=(order,)) for order in orders]
     for thread in threads:
         thread.start()
@@ -75,6 +77,35 @@ def test_writers_at_the_same_time_leave_what_one_writer_would(orders: list[list[
         for day in (None, *straight.days_kept()):
             assert store.read("u", day) == straight.read("u", day)
         assert set(store.copies(b"u").values()) <= set(history)
+
+
+@settings(max_examples=40)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("wwwwlf"), st.integers(0, 30), st.integers(0, 3), st.integers(0, 1)) | st.integers(1, 3),
+        max_size=14,
+    )
+)
+def test_whatever_comes_is_decided_as_a_store_in_memory_decides_it(steps: list[tuple[str, int, int, int] | int]) -> None:
+    """Late, early, of any generation, before and after the user left: nothing in between is left to the order of a log."""
+    expected = InMemoryStore(kept=7)
+    with closing(redis_started.opened(f"as-memory-{next(numbers)}", IDENTITY)) as store:
+        for number, step in enumerate(steps):
+            if isinstance(step, int):
+                days, generation = expected.days_kept()[-step:][:1], (expected.lineage.active or 0) + 1
+                for each in (expected, store) if days else ():
+                    each.begin_generation(generation, Days().begins_ms(days[0]))
+                continue
+            what, quarter, sequence, generation = step
+            blob = memory(sequence, MONDAY_MS + quarter * 6 * HOUR_MS, generation=generation, number=float(number))
+            if what == "w":
+                assert store.write("u", blob) == expected.write("u", blob)
+            for each in (expected, store) if what != "w" else ():
+                each.delete("u", generation=generation) if what == "l" else each.forget("u")
+            assert store.days_kept() == expected.days_kept()
+            assert [store.read("u", day) for day in (None, *store.days_kept())] == [
+                expected.read("u", day) for day in (None, *expected.days_kept())
+            ]
 
 
 def test_two_make_the_same_store_at_the_same_time(request: pytest.FixtureRequest) -> None:
