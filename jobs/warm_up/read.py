@@ -3,10 +3,12 @@
 So a history knows the same events and the same dead letters as the stream, and reads most of them many times faster.
 """
 
+import copy
 import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from jobs.warm_up.alike import columns_of
 from jobs.warm_up.inputs import Task
 from uic.errors import BadInput, InvalidEvent
 from uic.event import MAX_EVENT_BYTES, MAX_TEXT_BYTES, BehaviourEvent, parse_event
@@ -38,7 +41,9 @@ _NO_CLOCK = 1 << 63  # what lies ahead is not of this history anyway
 # pyarrow imports pandas, where it is installed, with the first values that it hands to numpy.
 pa.array([0]).to_numpy()
 _LINE = msgspec.json.Decoder(BehaviourEvent)
-_CHUNK = 128
+_PIECE = 1 << 15
+_CHUNK = 512
+_NEWLINE, _RETURN, _OPENS, _CLOSES = b"\n\r{}"
 _ROWS = 1 << 18
 _BLOCK_BYTES = 16 << 20
 
@@ -70,28 +75,70 @@ def read(task: Task, *, accepted: frozenset[str], from_ms: int, until_ms: int, l
 
 def _lines(task: Task, accepted: frozenset[str], left: Left) -> Iterator[pa.Table]:
     with Path(task.input.path).open("rb") as file:
-        for places, lines in _blocks(file, task.begin, task.end):
-            kept, events = _decoded(task, places, lines, left)
-            table = pa.table(
-                {
-                    "user": pa.array([event.user_id for event in events], pa.string()),
-                    "time_ms": pa.array([event.time_ms for event in events], pa.int64()),
-                    "item_id": pa.array([event.item_id for event in events], pa.int64()),
-                    "category_id": pa.array([event.category_id for event in events], pa.int64()),
-                    "behaviour": pa.array([event.behaviour for event in events], pa.string()),
-                    "event_id": pa.array([event.event_id for event in events], pa.string()),
-                    "place": pa.array(places[kept]),
-                }
-            )
-            source = pa.array([event.source for event in events], pa.string())
-            is_sound = pc.and_(_is_sound(table, accepted), _is_text(source, or_null=True))
-            for at in _indices(pc.invert(is_sound)):
-                _refuse(task, int(places[kept[at]]), lines[kept[at]], accepted, left)
-            yield table.filter(is_sound)
+        for block in _blocks(file, task.begin, task.end):
+            for start in range(0, len(block), _PIECE):
+                lines = block.part(start, start + _PIECE)
+                columns, places_N = lines.columns() or _decoded(task, lines, left)
+                table = pa.table({**{name: columns[name] for name in SCHEMA.names[:-1]}, "place": pa.array(places_N)})
+                is_sound = pc.and_(_is_sound(table, accepted), _is_text(columns["source"], or_null=True))
+                wrong = _indices(pc.invert(is_sound))
+                for at in wrong:
+                    place = int(places_N[at])
+                    _refuse(task, place, lines.at(place), accepted, left)
+                yield table.filter(is_sound) if wrong else table
 
 
-def _blocks(file: BinaryIO, begin: int, end: int) -> Iterator[tuple[Int64, list[bytes]]]:
-    """Lines that begin in [begin, end), without their ends, and their places, some at a time; an empty line is none."""
+class Lines:
+    """Some lines of a file. Line n is `block[starts_N[n]:ends_N[n]]`, without its end; the block begins at byte `begin`."""
+
+    def __init__(self, block: bytes, begin: int, end: int) -> None:
+        """Those of a block of whole lines that begin before byte `end` of the file; an empty line is none."""
+        bytes_N = np.frombuffer(block, dtype=np.uint8)
+        ends_N = np.flatnonzero(bytes_N == _NEWLINE)
+        if not block.endswith(b"\n"):  # the last line of a file may have no end
+            ends_N = np.append(ends_N, len(block))
+        starts_N = np.concatenate([[0], ends_N[:-1] + 1])
+        ends_N = ends_N - (bytes_N[ends_N - 1] == _RETURN)
+        is_line_N = (ends_N > starts_N) & (begin + starts_N < end)
+        if not is_line_N.all():
+            starts_N, ends_N = starts_N[is_line_N], ends_N[is_line_N]
+        self.block, self.begin, self.starts_N, self.ends_N = block, begin, starts_N, ends_N
+        is_object_N = (bytes_N[starts_N] == _OPENS) & (bytes_N[ends_N - 1] == _CLOSES)
+        self.is_plain_N = is_object_N & (ends_N - starts_N <= MAX_EVENT_BYTES)
+
+    def part(self, start: int, end: int) -> "Lines":
+        some = copy.copy(self)
+        for name in ("starts_N", "ends_N", "is_plain_N"):
+            setattr(some, name, getattr(self, name)[start:end])
+        return some
+
+    def __len__(self) -> int:
+        return len(self.starts_N)
+
+    def __getitem__(self, at: int) -> bytes:
+        return self.block[self.starts_N[at] : self.ends_N[at]]
+
+    def at(self, place: int) -> bytes:
+        """The line that begins at this byte of the file."""
+        return self[int(np.searchsorted(self.starts_N, place - self.begin))]
+
+    @property
+    def places_N(self) -> Int64:
+        return self.begin + self.starts_N
+
+    def columns(self) -> tuple[dict[str, pa.Array], Int64] | None:
+        """The fields of lines that were all written alike, and where each is; None where they were not."""
+        if not self.is_plain_N.all():
+            return None
+        found = columns_of(self.block, self.starts_N, self.ends_N)
+        if found is None:
+            return None
+        found["user"] = found.pop("user_id")
+        return {name: pa.nulls(len(self), pa.string()) for name in ("event_id", "source")} | found, self.places_N
+
+
+def _blocks(file: BinaryIO, begin: int, end: int) -> Iterator[Lines]:
+    """Lines that begin in [begin, end), some at a time."""
     # A line that begins before is read by whoever has its beginning.
     file.seek(max(0, begin - 1))
     place = begin if begin == 0 else begin - 1 + len(file.readline())
@@ -99,51 +146,58 @@ def _blocks(file: BinaryIO, begin: int, end: int) -> Iterator[tuple[Int64, list[
     while place < end:
         data = file.read(_BLOCK_BYTES)
         block = rest + data
-        # The last line of a file may have no end.
         cut = block.rfind(b"\n") + 1 if data else len(block)
         rest = block[cut:]
         if cut > 0:
-            yield _split(block[:cut], place, end)
+            yield Lines(block[:cut], place, end)
             place += cut
         elif not data:
             return
 
 
-def _split(block: bytes, place: int, end: int) -> tuple[Int64, list[bytes]]:
-    lines = block.removesuffix(b"\n").split(b"\n")
-    sizes = np.fromiter(map(len, lines), dtype=np.int64, count=len(lines))
-    places = place + np.cumsum(sizes + 1) - (sizes + 1)
-    if b"\r" in block:
-        lines = [line.removesuffix(b"\r") for line in lines]
-    if places[-1] >= end or not all(lines):
-        wanted = [at for at, line in enumerate(lines) if line and places[at] < end]
-        places, lines = places[wanted], [lines[at] for at in wanted]
-    return places, lines
-
-
-def _decoded(task: Task, places: Int64, lines: list[bytes], left: Left) -> tuple[list[int], list[BehaviourEvent]]:
-    """The events of the lines that are events, and which lines they are; their values are not checked yet."""
-    decode = _LINE.decode
+def _decoded(task: Task, lines: Lines, left: Left) -> tuple[dict[str, pa.Array], Int64]:
+    """The fields of the lines that are events, and where those are; their values are not checked yet."""
     kept: list[int] = []
     events: list[BehaviourEvent] = []
     for start in range(0, len(lines), _CHUNK):
-        chunk = lines[start : start + _CHUNK]
-        try:
-            # From bytes msgspec would pass over wrong UTF-8 in fields that it skips.
-            decoded = [decode(line if line.isascii() else line.decode()) for line in chunk]
-            if max(map(len, chunk)) <= MAX_EVENT_BYTES:
-                events += decoded
-                kept += range(start, start + len(chunk))
-                continue
-        except (msgspec.MsgspecError, UnicodeError, RecursionError):
-            pass
-        for at, line in enumerate(chunk, start):
+        end = min(start + _CHUNK, len(lines))
+        found = _decoded_together(lines, start, end)
+        if found is not None:
+            events += found
+            kept += range(start, end)
+            continue
+        for at in range(start, end):
             try:
-                events.append(parse_event(line, now_ms=_NO_CLOCK))
+                events.append(parse_event(lines[at], now_ms=_NO_CLOCK))
                 kept.append(at)
             except InvalidEvent as error:
-                left.leave(_letter(task, int(places[at]), line, error))
-    return kept, events
+                left.leave(_letter(task, int(lines.places_N[at]), lines[at], error))
+    columns = {
+        theirs: pa.array(list(map(attrgetter(ours), events)), kind)
+        for theirs, ours, kind in (
+            ("user", "user_id", pa.string()), ("behaviour", "behaviour", pa.string()), ("time_ms", "time_ms", pa.int64()),
+            ("item_id", "item_id", pa.int64()), ("category_id", "category_id", pa.int64()),
+            ("event_id", "event_id", pa.string()), ("source", "source", pa.string()),
+        )
+    }  # fmt: skip
+    return columns, lines.places_N[np.array(kept, dtype=np.int64)]
+
+
+def _decoded_together(lines: Lines, start: int, end: int) -> list[BehaviourEvent] | None:
+    """The events of some lines in one call; None where not every one of them is an event.
+
+    The decoder asks for values with blanks between them, not for one a line. But no object can go on with a line that begins
+    with { after one that ended with }, so none of these reaches over two lines; and as many as there are lines are one a line.
+    """
+    if not lines.is_plain_N[start:end].all():
+        return None
+    piece = lines.block[lines.starts_N[start] : lines.ends_N[end - 1]]
+    try:
+        # From bytes msgspec would pass over wrong UTF-8 in fields that it skips.
+        found = _LINE.decode_lines(piece if piece.isascii() else piece.decode())
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return None
+    return found if len(found) == end - start else None
 
 
 def _rows(task: Task, accepted: frozenset[str], left: Left) -> Iterator[pa.Table]:

@@ -40,7 +40,7 @@ from uic.warm.packed import read
 
 UNTIL, UNTIL_MS = "2023-11-15T06:13:20+08:00", toy.START_MS
 DAYS = 20
-WAIT_S = 60.0
+WAIT_S = 240.0
 
 
 @pytest.fixture(scope="module")
