@@ -36,7 +36,7 @@ from uic.update import Rules
 
 DAY_MS = 86_400_000
 LENGTH, KEPT = 8, 7
-LEAST = 0.01
+LEAST = 0.005
 FIRST = date(2026, 11, 1)
 FARM = "farm"
 _BATCH = 2_000

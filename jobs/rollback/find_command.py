@@ -16,7 +16,7 @@ def find_command(
     samples: Annotated[Path, typer.Option(help="Labelled samples: a samples.parquet, or a dataset with one.")],
     bundle: Annotated[Path, typer.Option(help="The model that scores them; the one the memories were made with.")],
     store: Annotated[Path | None, typer.Option(help="The online store; default: store.path.")] = None,
-    least: Annotated[float, typer.Option(min=0, help="The AUC must have fallen by so much.")] = 0.01,
+    least: Annotated[float, typer.Option(min=0, help="The AUC must have fallen by so much.")] = 0.005,
     sources: Annotated[
         bool, typer.Option("--sources/--no-sources", help="Also read the events topic: the share of each source, day by day.")
     ] = True,
