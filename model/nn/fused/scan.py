@@ -54,6 +54,7 @@ def run(step: "MimnStep", state: "MimnState", events_BTX: Tensor, going: Sequenc
         after, adds, places, _ = _walk(plan, w, before, controller_TBG, channel_TBG, save=False)
         adds_TBD = stacked(adds, users)
     applied_TB1 = state.applied + torch.arange(1, len(going) + 1, device=events_BTX.device).view(-1, 1, 1)
+    applied = applied_TB1.unbind(0)
     add_pools = _pooled(v, state.add_pool, adds_TBD, state.applied, applied_TB1)
     event_pools = _pooled(v, state.event_pool, events_TBX, state.applied, applied_TB1)
     return [
@@ -62,9 +63,9 @@ def run(step: "MimnStep", state: "MimnState", events_BTX: Tensor, going: Sequenc
             read=each.read_BD,
             slots=each.slots_BMD,
             utilization=each.written_BM,
-            add_pool=add_pools[t][:n],
-            event_pool=event_pools[t][:n],
-            applied=applied_TB1[t, :n],
+            add_pool=_first(add_pools[t], n),
+            event_pool=_first(event_pools[t], n),
+            applied=_first(applied[t], n),
             channels=each.channels_BMD,
             last_channels=None if state.last_channels is None else _chosen(each.written_BM, places[t]),
         )
@@ -108,12 +109,14 @@ def _walk(
 ) -> tuple[list[State], list[Tensor], list[Tensor], list[Saved]]:
     """The memories after each position, the add vectors, which channel was updated, and what the gradient needs."""
     norms_M = None if w.keys_MD is None else w.keys_MD.norm(dim=-1)
+    controllers = controller_TBG.unbind(0)
+    channels = [None] * len(controllers) if channel_TBG is None else channel_TBG.unbind(0)
     after, adds, places, saved = [], [], [], []
-    for t, users in enumerate(plan.going):
+    for users, controller_BG, channel_BG in zip(plan.going, controllers, channels, strict=True):
         if users < len(state.h_BH):
             state = state.first(users)
-        channel_BG = None if channel_TBG is None else channel_TBG[t, :users]
-        state, kept = forward_step(plan, w, state, controller_TBG[t, :users], channel_BG, norms_M)
+        of_channel = None if channel_BG is None else _first(channel_BG, users)
+        state, kept = forward_step(plan, w, state, _first(controller_BG, users), of_channel, norms_M)
         after.append(state)
         adds.append(kept.tanh[:, 2 * plan.variant.slot_width :])
         if kept.place_B1D is not None:
@@ -130,6 +133,10 @@ def _projected(cell: GruCell, events_TBX: Tensor) -> tuple[Gru, Tensor]:
     of_second, of_state = ahead.candidate_rest.tensor_split([second], dim=1)
     joint = torch.cat([ahead.gates_rest, torch.nn.functional.pad(of_second, [0, cell.units])])
     return Gru(joint, of_state), torch.cat([ahead.gates, ahead.candidate], -1)
+
+
+def _first(tensor: Tensor, users: int) -> Tensor:
+    return tensor if len(tensor) == users else tensor[:users]
 
 
 def _chosen(like_BM: Tensor, place_B1D: Tensor) -> Tensor:
