@@ -125,3 +125,16 @@ def test_evaluate_gives_the_same_figures_for_a_run_and_for_its_bundle(uic: Uic, 
     assert (results[0]["targets"], results[0]["label"]) == ("all", world.data.label)
     valid = json.loads(uic("evaluate", world.run.path, "--data", world.data.path, "--split", "valid", "--json").out)
     assert valid["rows"]["memory at its position"]["auc"] == pytest.approx(world.run.metrics["best_auc"], abs=1e-12)
+
+
+def test_another_model_is_trained_on_the_same_samples_and_one_without_a_memory_is_not_exported(
+    uic: Uic, words: list[str], tmp_path: Path
+) -> None:
+    assert uic(*words, tmp_path / "din", "--model", "din", "--epochs", 1).code == 0
+    assert Run.open(tmp_path / "din").plan.variant["model"] == "din"
+    assert not (tmp_path / "din" / "utilization.png").exists()
+    refused = uic("export", tmp_path / "din", "--out", tmp_path / "bundle")
+    assert refused.code == 2
+    assert "din looks at a user's raw events for every candidate and keeps no memory of fixed size" in refused.err
+    unknown = uic(*words, tmp_path / "run", "--model", "sasrec")
+    assert (unknown.code, "--model: expected one of mimn, mlp, din, gru4rec" in unknown.err) == (2, True)
