@@ -7,6 +7,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+import pytest
 import toy
 from test_cluster import case
 
@@ -84,8 +85,9 @@ class InRedis(World):
 
 
 def test_a_store_that_lost_everything_is_equal_to_the_jobs_state_again_while_the_job_runs(
-    stack: DevStack, tmp_path: Path
+    stack: DevStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)  # where a follower into Redis keeps what it refuses
     bundle = toy.make_bundle(tmp_path / "toy")
     world = InRedis(stack, tmp_path, bundle, dataclasses.replace(case("redis", events=0, rate=1_000)), print)
     world.root.mkdir()
