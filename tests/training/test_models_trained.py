@@ -94,9 +94,7 @@ def test_the_auxiliary_loss_moves_what_a_candidate_does_not_meet_and_is_not_expo
         assert not any("auxiliary" in key for key in dense_weights(model))
 
 
-def test_the_auxiliary_loss_of_a_scan_is_that_of_each_event_told_from_its_negative_alone(
-    data: Dataset, tmp_path: Path
-) -> None:
+def test_the_auxiliary_loss_of_a_scan_is_that_of_each_event_told_from_its_negative_alone(data: Dataset, tmp_path: Path) -> None:
     made = run_of("mimn", tmp_path / "run", data, auxiliary_weight=1.0)
     model, histories = untrained(made), histories_of(data, made)
     assert isinstance(model, MimnCtr)
@@ -135,9 +133,7 @@ def test_negatives_are_events_of_others_where_there_are_any(data: Dataset, tmp_p
 
 def test_a_model_that_predicts_nothing_has_no_auxiliary_loss(data: Dataset, tmp_path: Path) -> None:
     made = run_of("rum", tmp_path / "run", data, auxiliary_weight=0.5)
-    with pytest.raises(
-        BadInput, match="auxiliary_weight: expected 0, since rum has no auxiliary loss; mimn and dien have"
-    ):
+    with pytest.raises(BadInput, match="auxiliary_weight: expected 0, since rum has no auxiliary loss; mimn and dien have"):
         small.train_quietly(made, data)
 
 
