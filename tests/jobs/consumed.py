@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from confluent_kafka import Consumer, TopicPartition
 
-from jobs.kafka import client_config
+from jobs.kafka import client_config, patiently
 from jobs.settings import KafkaSettings
 
 
@@ -22,7 +22,8 @@ def consumed(kafka: KafkaSettings, topic: str) -> list[Read]:
     consumer = Consumer({**client_config(kafka), "group.id": "tests", "enable.auto.commit": False, "fetch.wait.max.ms": 10})
     try:
         partitions = [TopicPartition(topic, each, 0) for each in range(kafka.partitions)]
-        wanted = sum(consumer.get_watermark_offsets(each, timeout=10)[1] for each in partitions)
+        ends = patiently(kafka, lambda: [consumer.get_watermark_offsets(each, timeout=10)[1] for each in partitions])
+        wanted = sum(ends)
         consumer.assign(partitions)
         found = []
         while len(found) < wanted:

@@ -28,7 +28,7 @@ from operators.condemned import condemn
 from operators.progress import READ_FILE
 
 USERS, LINES, SEED = 200, 1_500, 7
-START_S = 120
+START_S = 300
 BACKENDS = ("hashmap", "rocksdb")
 
 

@@ -69,7 +69,8 @@ class Stage:
 
     def __init__(self, stack: DevStack, root: Path, plan: str) -> None:
         self.first = toy.make_bundle(root / "first", version=1)
-        shape = case("promotion", plan=plan, events=0, rate=1_000, parallelism=SUBTASKS)
+        # The stack is shared, and so are its topics' names: each test has its own.
+        shape = case(root.name, plan=plan, events=0, rate=1_000, parallelism=SUBTASKS)
         self.world = World(stack, root, self.first, shape, print)
         self.world.kafka = self.world.kafka.model_copy(update={"control": f"{shape.name}-control"})
         self.world.root.mkdir()

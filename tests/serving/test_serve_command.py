@@ -180,7 +180,7 @@ def test_a_pointer_that_is_watched_needs_no_signal_and_a_bad_bundle_changes_noth
 
 def test_a_server_that_is_told_to_end_answers_what_it_took(first: Bundle, store: Path) -> None:
     """Callers that do not try again, and connect anew when told to, see no failure until it has left."""
-    with tiny.serving(first.path, store, drain_s=1, waiting=100) as server:
+    with tiny.serving(first.path, store, drain_s=5, waiting=100) as server:
         with Load(server.url) as load:
             until(lambda: len(load.answers) > 20)
             server.process.terminate()
