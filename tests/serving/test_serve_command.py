@@ -25,7 +25,7 @@ from uic.store.moved import Pair, move
 from uic.store.rocksdb import RocksStore
 
 CANDIDATES = [Candidate(3, 2), Candidate(1, 1), Candidate(2)]
-WITHIN_S = 20.0
+WITHIN_S = 60.0
 Found = Callable[[], bool]
 
 
