@@ -13,6 +13,7 @@ from pathlib import Path
 from jobs import topics
 from jobs.chaos.proof import Proof, prove
 from jobs.cluster.rest import Cluster
+from jobs.dev.flink import resource_id
 from jobs.dev.node import Node
 from jobs.dev.stack import DevStack
 from jobs.produce import produce
@@ -131,9 +132,10 @@ class World:
         """The TaskManager on which the job's update operator runs; waits until there is one."""
         give_up_at = time.monotonic() + SETTLE_S
         while True:
-            for identity in self.cluster.workers(self.job_id):
-                node = self.stack.taskmanager_of(identity)
-                if node.is_running():
+            # The JobManager may still name one that was killed and has a successor: it is asked again.
+            named = set(self.cluster.workers(self.job_id))
+            for node in self.stack.taskmanagers:
+                if resource_id(node) in named and node.is_running():
                     return node
             if time.monotonic() > give_up_at:
                 raise JobError(f"{self.case.name}: the job runs on no TaskManager after {SETTLE_S:.0f} s")
