@@ -18,6 +18,14 @@ DRAWN = VARIANTS | {
     "no key memory": preset("official", key_memory=False, **SIZES),
     "basic": preset("default", mur="none", miu=False, pooling="sum", **SIZES),
 }
+
+
+@pytest.fixture(autouse=True)
+def _fused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has to be asked for."""
+    monkeypatch.setattr(MimnStep, "is_fused", True)
+
+
 FUSED = {name: variant for name, variant in DRAWN.items() if supports(variant)}
 
 
