@@ -23,7 +23,8 @@ from jobs.bundles.migration import FINISHED, SWITCHED, Journal, Migrations, sett
 from jobs.bundles.migration_proof import Proof
 from jobs.daily.cut import EventLog
 from jobs.folder import JobFolder
-from jobs.rollback.steps import Waiting, await_applied
+from jobs.journals import Waiting, take_steps
+from jobs.rollback.steps import await_applied
 from jobs.rollback.world import ClusterJob, KafkaTopics, StoreOnDisk, covered
 from jobs.settings import Settings
 from jobs.warm_up.run import Progress, WarmUp
@@ -86,14 +87,7 @@ class Migration:
 
     def run(self) -> None:
         """Do what is not done yet; the journal is written after each step."""
-        steps = self.steps
-        for number, (name, do) in enumerate(steps.items(), 1):
-            if name in self.journal.done:
-                continue
-            self._waiting.show(f"{number} of {len(steps)}: {name}")
-            said = do()
-            self._note(done=(*self.journal.done, name))
-            self._waiting.say(f"{number} of {len(steps)}  {said}")
+        take_steps(self.steps, self.journal.done, self._note_done, self._waiting)
 
     def give_up(self) -> None:
         """The way back: end the second job. Raises BadInput where readers have gone over already."""
@@ -105,6 +99,9 @@ class Migration:
         for job_id in self.journal.attempts:
             self._old.cancel(job_id)
         self._note(abandoned=True)
+
+    def _note_done(self, step: str) -> None:
+        self._note(done=(*self.journal.done, step))
 
     def _note(self, **facts: object) -> None:
         self.journal = replace(self.journal, **facts)  # type: ignore[arg-type]  # its own fields, by name

@@ -55,7 +55,7 @@ def migrate_command(
     from jobs.bundles.migration_proof import Proof, prove
     from jobs.daily.cut import KafkaLog
     from jobs.folder import JobFolder
-    from jobs.rollback.steps import Waiting
+    from jobs.journals import Waiting
 
     settings: Settings = ctx.obj
     folder = JobFolder(job_dir or settings.stream.job_dir, make=False)

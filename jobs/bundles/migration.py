@@ -17,11 +17,9 @@ generation. So nothing of the first one is touched before readers go over.
 """
 
 import dataclasses
-import fcntl
 import json
 import shlex
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,13 +27,12 @@ from typing import Any
 
 import yaml
 
+from jobs.journals import Journals
 from jobs.settings import SECRETS, Settings
-from uic import artefact
 from uic.errors import JobError
 
 FORMAT = 1
 FOLDER = "migrations"
-FILE = "journal.json"
 SWITCHED, FINISHED = "switch", "retire"  # steps after which there is no way back, and after which nothing is to do
 _OWN_TOPICS = ("snapshots", "late", "dead", "group")
 Offsets = Mapping[int, int]
@@ -111,6 +108,10 @@ class Journal:
     format: int = FORMAT
 
     @property
+    def key(self) -> int:
+        return self.plan.version
+
+    @property
     def is_over(self) -> bool:
         return self.abandoned or FINISHED in self.done
 
@@ -137,39 +138,17 @@ class Journal:
             raise JobError(f"{place}: the journal of a migration cannot be read: {error!r}") from error
 
 
-class Migrations:
-    """The migrations of one job."""
+class Migrations(Journals[Journal]):
+    """The migrations of one job. One that is given up is over too."""
 
     def __init__(self, job_dir: Path) -> None:
-        self.path = job_dir.absolute() / FOLDER
+        super().__init__(job_dir / FOLDER, "uic bundle migrate")
 
-    def of(self, version: int) -> Path:
-        return self.path / f"version-{version}"
+    def of(self, key: int) -> Path:
+        return self.path / f"version-{key}"
 
-    def journals(self) -> list[Journal]:
-        return [Journal.from_json(path.read_text(encoding="utf-8"), path) for path in sorted(self.path.glob(f"*/{FILE}"))]
-
-    def unfinished(self) -> Journal | None:
-        """The one that has to be gone on with, or given up, before there can be another."""
-        return next((journal for journal in self.journals() if not journal.is_over), None)
-
-    def write(self, journal: Journal) -> None:
-        self.put(journal.plan.version, FILE, journal.to_json())
-
-    def put(self, version: int, name: str, text: str) -> None:
-        self.of(version).mkdir(parents=True, exist_ok=True)
-        artefact.write_atomically(self.of(version) / name, text)
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Be the only migration of this job; raises JobError at once where another is at work."""
-        self.path.mkdir(exist_ok=True)
-        with (self.path / "lock").open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise JobError(f"{self.path}: another `uic bundle migrate` is at work on this job; wait for it") from None
-            yield
+    def read(self, text: str, place: Path) -> Journal:
+        return Journal.from_json(text, place)
 
 
 def settings_of(settings: Settings, plan: Plan) -> Settings:

@@ -55,9 +55,9 @@ def rollback_command(
         return
     if to is None:
         raise BadInput("uic rollback: expected --to DAY, such as --to 2026-11-22; `uic rollback --help` tells the rest")
+    from jobs.journals import Waiting
     from jobs.rollback.plan import Asked
     from jobs.rollback.run import Run
-    from jobs.rollback.steps import Waiting
 
     settings: Settings = ctx.obj
     words = ["--to", to]

@@ -12,22 +12,19 @@ The journal appears when all checks have passed, and is replaced as a whole afte
 """
 
 import dataclasses
-import fcntl
 import json
 import shlex
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
 
-from uic import artefact
+from jobs.journals import Journals
 from uic.errors import JobError
 
 FORMAT = 1
 FOLDER = "rollbacks"
-FILE = "journal.json"
 STARTED, FINISHED = "start", "report"  # steps after which the job may be resumed, and the next rollback begun
 Offsets = Mapping[int, int]
 
@@ -94,7 +91,11 @@ class Journal:
     format: int = FORMAT
 
     @property
-    def is_finished(self) -> bool:
+    def key(self) -> int:
+        return self.plan.generation
+
+    @property
+    def is_over(self) -> bool:
         return FINISHED in self.done
 
     @property
@@ -125,41 +126,17 @@ class Journal:
             raise JobError(f"{place}: the journal of a rollback cannot be read: {error!r}") from error
 
 
-class Folder:
+class Folder(Journals[Journal]):
     """The rollbacks of one job."""
 
     def __init__(self, job_dir: Path) -> None:
-        self.path = job_dir.absolute() / FOLDER
+        super().__init__(job_dir / FOLDER, "uic rollback")
 
-    def of(self, generation: int) -> Path:
-        return self.path / f"generation-{generation:06d}"
+    def of(self, key: int) -> Path:
+        return self.path / f"generation-{key:06d}"
 
-    def journals(self) -> list[Journal]:
-        """All that were begun, the oldest first."""
-        return [Journal.from_json(path.read_text(encoding="utf-8"), path) for path in sorted(self.path.glob(f"*/{FILE}"))]
-
-    def unfinished(self) -> Journal | None:
-        """The one that has to be gone on with before there can be another."""
-        return next((journal for journal in self.journals() if not journal.is_finished), None)
-
-    def write(self, journal: Journal) -> None:
-        self.put(journal.plan.generation, FILE, journal.to_json())
-
-    def put(self, generation: int, name: str, text: str) -> None:
-        """A file beside the journal."""
-        self.of(generation).mkdir(parents=True, exist_ok=True)
-        artefact.write_atomically(self.of(generation) / name, text)
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Be the only rollback of this job; raises JobError at once where another is at work."""
-        self.path.mkdir(exist_ok=True)
-        with (self.path / "lock").open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise JobError(f"{self.path}: another `uic rollback` is at work on this job; wait for it, or stop it") from None
-            yield
+    def read(self, text: str, place: Path) -> Journal:
+        return Journal.from_json(text, place)
 
 
 def why_not_to_start(job_dir: Path) -> str | None:

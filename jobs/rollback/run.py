@@ -9,11 +9,12 @@ from jobs import topics
 from jobs.daily.opening import open_catalogue, open_midnights
 from jobs.folder import JobFolder
 from jobs.jars import job_jars
+from jobs.journals import Waiting
 from jobs.rollback.journal import Folder, Journal, Plan
 from jobs.rollback.judge import Verified, verify
 from jobs.rollback.plan import Asked, Ground, after_the_cut, make_plan
 from jobs.rollback.proof import SAMPLE, Report, choose_users, count_left, sample_from_json, sample_to_json
-from jobs.rollback.steps import QUARANTINE, Rollback, Waiting, await_applied
+from jobs.rollback.steps import QUARANTINE, Rollback, await_applied
 from jobs.rollback.world import ClusterJob, FollowedStore, KafkaTopics, open_stores
 from jobs.run import rules
 from jobs.settings import Settings

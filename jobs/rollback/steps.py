@@ -13,15 +13,15 @@ follow   wait until the stores have what it has published
 report   say what came of it, let go of the pin
 """
 
-import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from jobs.daily.catalogue import Catalogue
 from jobs.daily.cut import EventLog
 from jobs.daily.entry import Entry
+from jobs.journals import Waiting, take_steps
 from jobs.rollback.journal import FINISHED, STARTED, Folder, Journal, Offsets
 from jobs.rollback.plan import after_the_cut
 from jobs.rollback.proof import Report
@@ -29,30 +29,6 @@ from jobs.rollback.world import FollowedStore, Job, Topics, covered
 from uic.errors import BadInput, JobError
 
 QUARANTINE, REPORT, EVIDENCE = "quarantine.json", "report.json", "evidence"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Waiting:
-    """How a step waits. `patience_s`: for how long nothing may move; `show` is told how much is to go, `say` what is done."""
-
-    patience_s: float = 600.0
-    poll_s: float = 0.2
-    say: Callable[[str], None] = lambda _: None
-    show: Callable[[str], None] = lambda _: None
-
-    def until_none(self, left: Callable[[], int], what: str, way_out: str) -> None:
-        """Wait until nothing is left; raises JobError where for `patience_s` it does not become less."""
-        least, moved = None, time.monotonic()
-        while (now := left()) > 0:
-            if least is None or now < least:
-                least, moved = now, time.monotonic()
-            elif time.monotonic() - moved > self.patience_s:
-                raise JobError(
-                    f"for {self.patience_s:.0f} s nothing has moved: {now:,} {what}. {way_out}; then run the command again, it "
-                    "goes on here"
-                )
-            self.show(f"{now:,} {what}")
-            time.sleep(self.poll_s)
 
 
 def await_applied(stores: Sequence[FollowedStore], published: Offsets, waiting: Waiting) -> None:
@@ -111,14 +87,10 @@ class Rollback:
 
     def run(self) -> None:
         """Do what is not done yet; the journal is written after each step."""
-        steps = self.steps
-        for number, (name, do) in enumerate(steps.items(), 1):
-            if name in self.journal.done:
-                continue
-            self._waiting.show(f"{number} of {len(steps)}: {name}")
-            said = do()
-            self._note(done=(*self.journal.done, name))
-            self._waiting.say(f"{number:2} of {len(steps)}  {said}")
+        take_steps(self.steps, self.journal.done, self._note_done, self._waiting)
+
+    def _note_done(self, step: str) -> None:
+        self._note(done=(*self.journal.done, step))
 
     def _note(self, **facts: object) -> None:
         self.journal = replace(self.journal, **facts)  # type: ignore[arg-type]  # its own fields, by name

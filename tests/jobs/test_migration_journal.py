@@ -11,7 +11,7 @@ from jobs.bundles.migrate import Migration
 from jobs.bundles.migration import FINISHED, SWITCHED, Journal, Migrations, Plan, settings_of, to_yaml
 from jobs.daily.cut import LogInMemory
 from jobs.folder import JobFolder
-from jobs.rollback.steps import Waiting
+from jobs.journals import Waiting
 from jobs.settings import KafkaSettings, Settings, StreamSettings, load_settings
 from uic.errors import BadInput, JobError
 

@@ -21,12 +21,13 @@ from jobs.daily.entry import Entry
 from jobs.daily.midnights import Midnights
 from jobs.daily.offsets import Split
 from jobs.folder import JobFolder
+from jobs.journals import Waiting
 from jobs.letter_topics import TopicLetter
 from jobs.record import ClusterRecord, JobRecord
 from jobs.rollback.journal import Folder, Journal, Offsets, Plan, why_not_to_start
 from jobs.rollback.plan import Asked, Ground, make_plan
 from jobs.rollback.proof import Report, count_left
-from jobs.rollback.steps import Rollback, Waiting
+from jobs.rollback.steps import Rollback
 from jobs.rollback.world import covered
 from uic.bundle import Bundle
 from uic.clock import Days
@@ -321,7 +322,7 @@ def check(world: World) -> None:
     assert world.cluster.alive == {world.cluster.record()[1].job_id}
     assert world.cluster.now.generation == 1
     journal = world.folder.journals()[-1]
-    assert journal.is_finished
+    assert journal.is_over
     assert journal.evidence is not None
     assert world.folder.unfinished() is None
     assert world.catalogue.find(world.spoiled.id).tainted == "undone by a rollback to 2026-01-10, generation 1"

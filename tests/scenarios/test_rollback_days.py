@@ -88,7 +88,7 @@ def test_days_are_gone_back_to_while_events_flow_and_the_fold_says_the_same(worl
             # Those after the day were made anew, as the catch-up passed them.
             assert contents(codec, world.read(midnight)) == truth.at(world.days.begins_ms(midnight)), midnight
         log.info("%s: %d midnights ago: %.1f s, %s", world.plan, ago, time.monotonic() - started, report)
-    assert [journal.is_finished for journal in Folder(world.root / "job").journals()] == [True] * len(WAYS[world.plan])
+    assert [journal.is_over for journal in Folder(world.root / "job").journals()] == [True] * len(WAYS[world.plan])
 
 
 def lay_days(world: World, truth: Truth, days: list[date]) -> None:
