@@ -97,6 +97,7 @@ def forget(
     else:
         _forget_on_cluster(settings, folder, record, user, later, store or settings.store.path, wait_s, report)
     _note_savepoints(settings, folder, report)
+    _note_evidence(folder, report)
     if (journal := Migrations(folder.path).unfinished()) is not None and journal.runs_beside:
         second = settings_of(settings, journal.plan)
         beside = forget(second, user, later, wait_s=wait_s)
@@ -240,3 +241,16 @@ def _note_savepoints(settings: "Settings", folder: "JobFolder", report: Report) 
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+def _note_evidence(folder: "JobFolder", report: Report) -> None:
+    """What rollbacks have left: nobody goes on from it, and nothing but a person removes it."""
+    from jobs.rollback.journal import FOLDER
+    from jobs.rollback.proof import SAMPLE
+    from jobs.rollback.steps import EVIDENCE
+
+    for path in sorted((folder.path / FOLDER).glob("generation-*")):
+        if any((path / EVIDENCE).glob("*")):
+            report.still.append(f"{path / EVIDENCE}: the state before that rollback, until you remove it; nothing needs it")
+        if (path / SAMPLE).exists():
+            report.still.append(f"{path / SAMPLE}: perhaps, until that rollback has ended; `uic rollback` goes on with it")

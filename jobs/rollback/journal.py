@@ -4,7 +4,7 @@
     JOB_DIR/rollbacks/generation-000001/   the rollback that begins generation 1
         journal.json       this file: the plan, and which steps are done (jobs/rollback/steps.py)
         quarantine.json    what is left out from the cut on (uic/quarantine.py); the workers read it here
-        sample.json        memories of some users as of the cut, to verify with (jobs/rollback/proof.py)
+        sample.json        memories of some users as of the cut, to verify with (jobs/rollback/proof.py); goes at the end
         evidence/          the savepoint with which the job was stopped: the polluted state
         report.json        what came of it
 

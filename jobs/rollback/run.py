@@ -102,6 +102,8 @@ class Run:
                 prove=prove,
                 waiting=self._waiting,
             ).run()
+            # It has served, and nobody who is forgotten later should still be in it.
+            (self.folder.of(journal.plan.generation) / SAMPLE).unlink(missing_ok=True)
             return reports[-1]
         finally:
             _close(stores)

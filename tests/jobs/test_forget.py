@@ -135,6 +135,18 @@ def test_savepoints_that_still_hold_the_user_are_named_with_their_end(place: Pla
     assert "chk-7" in out
 
 
+def test_what_a_rollback_has_left_of_everybody_is_named(place: Place, uic: Uic) -> None:
+    place.ran()
+    ended, begun = (place.job / "rollbacks" / f"generation-{number:06d}" for number in (1, 2))
+    (ended / "evidence" / "savepoint-1").mkdir(parents=True)
+    begun.mkdir()
+    (begun / "sample.json").write_text("{}")
+    said = uic("user", "forget", "u1", "--job-dir", place.job).out
+    assert f"{ended}/evidence: the state before that rollback, until you remove it" in said
+    assert f"{begun}/sample.json: perhaps, until that rollback has ended" in said
+    assert f"{begun}/evidence" not in said
+
+
 @pytest.mark.parametrize(
     ("words", "why"), [(["", "--job-dir", "job"], "1 to 128 bytes"), (["u1", "--job-dir", "nowhere"], "nowhere")]
 )
