@@ -126,10 +126,10 @@ def _choose(
         log = TopicLog(settings.kafka, places, until).events(bundle.accepted, 1000 * settings.stream.max_ahead_s)
         live |= {each.event.user_id for each in log if not isinstance(each, Dead)}
     draw = random.Random(journal.plan.until_ms)
+    users, live = ({user for user in found if forgotten.entry(user) is None} for found in (users | live, live))
     chosen = draw.sample(sorted(live), min(len(live), most - most // 2))
-    rest = sorted((users | live) - set(chosen))
-    chosen += draw.sample(rest, min(len(rest), most - len(chosen)))
-    return [user for user in chosen if forgotten.entry(user) is None]
+    rest = sorted(users - set(chosen))
+    return chosen + draw.sample(rest, min(len(rest), most - len(chosen)))
 
 
 @dataclass(frozen=True)

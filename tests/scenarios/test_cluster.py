@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -89,12 +89,13 @@ def test_a_flipped_bit_fails_the_job_with_the_checkpoints_name_and_resume_takes_
         points = world.cluster.checkpoints(world.job_id)
         assert points.last is not None
         flipped.append(points.last.path)
-        flip_a_bit(Path(points.last.path), world.bundle)
+        undo = flip_a_bit(Path(points.last.path), world.bundle)
         faults.kill_worker(world)
         known = (points.restored_from, points.last.path)
         world.wait(lambda known=known: has_failed(world) or restored_from(world) not in known, "the job's way back")
         if restored_from(world) == points.last.path:
-            break  # else a newer checkpoint was complete before the kill
+            break
+        undo()  # a newer checkpoint was complete before the kill; only three are kept, and one must stay whole
     world.wait(lambda: has_failed(world), "the job's failure")
     failure = world.cluster.last_failure(world.job_id)
     assert failure is not None
@@ -244,15 +245,16 @@ def restored_from(world: World) -> str | None:
     return world.cluster.checkpoints(world.job_id).restored_from
 
 
-def flip_a_bit(checkpoint: Path, bundle: Path) -> None:
-    """One bit within one memory of a checkpoint's files."""
+def flip_a_bit(checkpoint: Path, bundle: Path) -> Callable[[], object]:
+    """One bit within one memory of a checkpoint's files; what is returned puts it back, while Flink keeps the checkpoint."""
     form = form_of(bundle)
     for path in sorted(each for each in checkpoint.iterdir() if each.is_file()):
         data = bytearray(path.read_bytes())
         found = next(iter(blobs.find(bytes(data), form)), None)
         if found is not None:
             assert form is not None
+            whole = bytes(data)
             data[found.offset + form.size // 2] ^= 0x10
             path.write_bytes(data)
-            return
+            return lambda: path.exists() and path.write_bytes(whole)
     raise AssertionError(f"{checkpoint}: no memory in it")
