@@ -28,6 +28,7 @@ from uic.codec import Codec
 from uic.errors import BundleError, UicError
 from uic.memory import Float32, MemoryLayout, UserMemory
 from uic.models import memory_from_json
+from uic.small import Published
 from uic.store.contract import StoreIdentity
 from uic.update import Rules, StepFunction, Updater
 from uic.vocabulary import Vocabulary
@@ -98,6 +99,7 @@ class Bundle:
                 f"{path}: the manifest says layout {manifest.layout}, its variant makes {self.layout.layout_name}"
             )
         self.codec = Codec(self.layout)
+        self.published = Published(self.codec)
         with np.load(path / "vocabulary.npz", allow_pickle=False) as ids:
             self.items = Vocabulary(ids["item_ids"])
             self.categories = Vocabulary(ids["category_ids"])

@@ -19,8 +19,9 @@ Format 1. All numbers are little-endian.
     ...          16K  the fingerprint ring: K times (content, event id), 8 bytes each; zero = none
     end - 4        4  CRC-32C (Castagnoli) over every byte before it, unsigned
 
-A second reader needs nothing else but the tensors' names, which the bundle's manifest lists in the same order. Other dtype
-numbers and formats may come; a reader refuses the ones it does not know. Nothing here is ever pickled.
+A second reader needs nothing else but the tensors' names, which the bundle's manifest lists in the same order. Format 2 is for
+published copies in small numbers alone (uic/small.py). Other formats may come; a reader refuses the ones it does not know.
+Nothing here is ever pickled.
 """
 
 import struct
@@ -31,14 +32,15 @@ import google_crc32c
 import numpy as np
 
 from uic.errors import ChecksumMismatch, LayoutMismatch, NotAMemory, TruncatedMemory, UnknownFormat
-from uic.memory import Float32, MemoryLayout, UserMemory
+from uic.memory import Float32, MemoryLayout, Numbers, UserMemory
 
 MAGIC = b"UICM"
 FORMAT = 1
-_FLOAT32 = 1
-_HEADER = struct.Struct("<4sHHQQIIQqq")
-_ENTRY = struct.Struct("<BBHHH")
-_CRC = struct.Struct("<I")
+SMALL_FORMAT = 2
+FLOAT32 = 1
+HEADER = struct.Struct("<4sHHQQIIQqq")
+ENTRY = struct.Struct("<BBHHH")
+CRC = struct.Struct("<I")
 NO_TIME = -(1 << 63)
 _LAYOUT_END = 16
 
@@ -62,23 +64,45 @@ class Header(NamedTuple):
         """(generation, sequence): of two memories of one user, the store keeps the one where this is larger."""
         return self.generation, self.sequence
 
+    def memory(self, state_F: Float32, fingerprints: bytes, numbers: Numbers = "float32") -> UserMemory:
+        """The memory that this is the header of."""
+        return UserMemory(
+            state_F=state_F,
+            fingerprints=fingerprints,
+            sequence=self.sequence,
+            last_time_ms=None if self.last_time_ms == NO_TIME else self.last_time_ms,
+            log_time_ms=None if self.log_time_ms == NO_TIME else self.log_time_ms,
+            generation=self.generation,
+            bundle_version=self.bundle_version,
+            numbers=numbers,
+        )
+
 
 def read_header(data: bytes) -> Header:
     """The header of a blob; raises TruncatedMemory, NotAMemory or UnknownFormat. The CRC is not checked here."""
-    if len(data) < _HEADER.size:
-        raise TruncatedMemory(f"memory: a header needs {_HEADER.size} bytes, got {len(data)}")
-    header = Header._make(_HEADER.unpack_from(data))
+    if len(data) < HEADER.size:
+        raise TruncatedMemory(f"memory: a header needs {HEADER.size} bytes, got {len(data)}")
+    header = Header._make(HEADER.unpack_from(data))
     if header.magic != MAGIC:
         raise NotAMemory(f"memory: expected magic {MAGIC!r}, got {header.magic!r}")
-    if header.format != FORMAT:
-        raise UnknownFormat(f"memory: this release reads format {FORMAT}, got format {header.format}")
+    if header.format not in (FORMAT, SMALL_FORMAT):
+        raise UnknownFormat(f"memory: this release reads formats {FORMAT} and {SMALL_FORMAT}, got format {header.format}")
     return header
+
+
+def check_layout(header: Header, layout: MemoryLayout) -> None:
+    """Raise LayoutMismatch unless it is the header of a memory of this layout."""
+    if header.layout_id != layout.layout_id:
+        raise LayoutMismatch(
+            f"memory: expected layout {layout.layout_name}, got {header.layout_id:016x}; "
+            "it was written for other sizes or another variant of the model"
+        )
 
 
 def check_crc(data: bytes) -> None:
     """Raise ChecksumMismatch unless the last four bytes are the CRC-32C of those before them."""
-    expected = _CRC.unpack_from(data, len(data) - _CRC.size)[0]
-    computed = google_crc32c.value(data[: -_CRC.size])
+    expected = CRC.unpack_from(data, len(data) - CRC.size)[0]
+    computed = google_crc32c.value(data[: -CRC.size])
     if computed != expected:
         raise ChecksumMismatch(f"memory: CRC-32C of {len(data) - 4} bytes is {computed:08x}, the blob says {expected:08x}")
 
@@ -100,13 +124,13 @@ class Codec:
     def __init__(self, layout: MemoryLayout) -> None:
         self.layout = layout
         self._table = b"".join(
-            _ENTRY.pack(_FLOAT32, len(spec.shape), 0, spec.shape[0], spec.shape[1] if len(spec.shape) > 1 else 1)
+            ENTRY.pack(FLOAT32, len(spec.shape), 0, spec.shape[0], spec.shape[1] if len(spec.shape) > 1 else 1)
             for spec in layout.tensors
         )
-        self._tensors_at = _HEADER.size + len(self._table)
+        self._tensors_at = HEADER.size + len(self._table)
         self._ring_at = self._tensors_at + 4 * layout.size_F
         self._crc_at = self._ring_at + 16 * layout.ring_size
-        self.size = self._crc_at + _CRC.size
+        self.size = self._crc_at + CRC.size
         self._rows = np.dtype(
             [
                 ("fixed", f"V{_LAYOUT_END}"),  # magic, format, number of tensors, layout id
@@ -123,7 +147,7 @@ class Codec:
             ]
         )
         assert self._rows.itemsize == self.size
-        self._fixed = _HEADER.pack(MAGIC, FORMAT, len(layout.tensors), layout.layout_id, 0, 0, 0, 0, 0, 0)[:_LAYOUT_END]
+        self._fixed = HEADER.pack(MAGIC, FORMAT, len(layout.tensors), layout.layout_id, 0, 0, 0, 0, 0, 0)[:_LAYOUT_END]
 
     def encode(self, memory: UserMemory) -> bytes:
         """The blob of `memory`; its size depends on the layout alone."""
@@ -133,7 +157,7 @@ class Codec:
         assert len(memory.fingerprints) == 16 * layout.ring_size
         body = b"".join(
             (
-                _HEADER.pack(
+                HEADER.pack(
                     MAGIC,
                     FORMAT,
                     len(layout.tensors),
@@ -150,7 +174,7 @@ class Codec:
                 memory.fingerprints,
             )
         )
-        return body + _CRC.pack(google_crc32c.value(body))
+        return body + CRC.pack(google_crc32c.value(body))
 
     def decode(self, data: bytes) -> UserMemory:
         """The memory in `data`; raises the branch of CorruptMemory that says how the bytes are wrong.
@@ -158,25 +182,19 @@ class Codec:
         `state_F` of the result is a read-only view of `data`.
         """
         header = read_header(data)
-        if header.layout_id != self.layout.layout_id:
-            raise LayoutMismatch(
-                f"memory: expected layout {self.layout.layout_name}, got {header.layout_id:016x}; "
-                "it was written for other sizes or another variant of the model"
+        if header.format != FORMAT:
+            raise UnknownFormat(
+                f"memory: a state is of format {FORMAT}, got format {header.format}: a copy in small numbers, "
+                "which is for readers alone"
             )
+        check_layout(header, self.layout)
         if len(data) != self.size:
             raise TruncatedMemory(f"memory: layout {self.layout.layout_name} needs {self.size} bytes, got {len(data)}")
         check_crc(data)
-        if data[_HEADER.size : self._tensors_at] != self._table or header.ring_size != self.layout.ring_size:
+        if data[HEADER.size : self._tensors_at] != self._table or header.ring_size != self.layout.ring_size:
             raise LayoutMismatch(f"memory: the tensor table does not fit layout {self.layout.layout_name}")
-        return UserMemory(
-            state_F=np.frombuffer(data, dtype="<f4", count=self.layout.size_F, offset=self._tensors_at),
-            fingerprints=data[self._ring_at : self._crc_at],
-            sequence=header.sequence,
-            last_time_ms=None if header.last_time_ms == NO_TIME else header.last_time_ms,
-            log_time_ms=None if header.log_time_ms == NO_TIME else header.log_time_ms,
-            generation=header.generation,
-            bundle_version=header.bundle_version,
-        )
+        state_F = np.frombuffer(data, dtype="<f4", count=self.layout.size_F, offset=self._tensors_at)
+        return header.memory(state_F, data[self._ring_at : self._crc_at])
 
     def decode_many(self, blobs: Sequence[bytes]) -> Columns:
         """What `decode` gives for each of the blobs, in a fraction of its time; raises what it raises for the first bad one."""
@@ -247,5 +265,5 @@ def with_generation(data: bytes, generation: int) -> bytes:
     if read_header(data).generation == generation:
         return data
     check_crc(data)
-    body = data[:24] + struct.pack("<I", generation) + data[28 : -_CRC.size]
-    return body + _CRC.pack(google_crc32c.value(body))
+    body = data[:24] + struct.pack("<I", generation) + data[28 : -CRC.size]
+    return body + CRC.pack(google_crc32c.value(body))

@@ -9,7 +9,8 @@
     │   ├── NotAMemory            wrong magic: these bytes are something else
     │   ├── UnknownFormat         written by a release that this one does not know
     │   ├── LayoutMismatch        a memory of other sizes or another variant of the model
-    │   └── ChecksumMismatch      the CRC-32C does not match: the bytes changed after they were written
+    │   ├── ChecksumMismatch      the CRC-32C does not match: the bytes changed after they were written
+    │   └── NotFinite             it has a value that is no number, which small numbers cannot hold
     ├── BundleError               a bundle is incomplete, altered, or does not fit
     ├── StoreError                the online store cannot be used
     │   ├── StoreLocked           another process writes to it
@@ -68,6 +69,10 @@ class LayoutMismatch(CorruptMemory):
 
 class ChecksumMismatch(CorruptMemory):
     """The CRC-32C at the end does not match the bytes before it."""
+
+
+class NotFinite(CorruptMemory):
+    """A tensor has a value that is infinite or no number; no copy in small numbers can be made of it."""
 
 
 class BundleError(UicError):

@@ -14,6 +14,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,10 @@ from numpy.typing import NDArray
 from uic.variant import MemoryVariant, TensorSpec
 
 Float32 = NDArray[np.float32]
+# What the tensors of a published copy are made of; a state is of float32 always.
+Numbers = Literal["float32", "float16", "int8"]
+# Counted or added up event by event, or flags: small numbers would stall, or say something else.
+_EXACT = frozenset({"utilization", "applied", "last_channels"})
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,16 @@ class MemoryLayout:
         )
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
 
+    @cached_property
+    def shrinkable(self) -> frozenset[str]:
+        """The tensors that may be of small numbers in a published copy: all but counts, utilization and sums.
+
+        >>> from uic.variant import Variant
+        >>> sorted(MemoryLayout(Variant(miu=False, pooling="sum")).shrinkable)
+        ['controller', 'read', 'slots']
+        """
+        return frozenset(spec.name for spec in self.tensors) - _EXACT - set(self.variant.summed)
+
     @property
     def layout_name(self) -> str:
         """The layout id as people see it: 16 hexadecimal digits."""
@@ -85,6 +100,7 @@ class UserMemory:
     generation      the store generation it was published under; information only, the store stamps its own
     bundle_version  the bundle whose step touched it last
     fingerprints    ring of the last K events, 16 bytes each (uic/update.py); event number s is at s % K
+    numbers         float32 in a state; a copy that was published in smaller ones (uic/small.py) has no fingerprints
     """
 
     state_F: Float32
@@ -94,3 +110,14 @@ class UserMemory:
     log_time_ms: int | None = None
     generation: int = 0
     bundle_version: int = 0
+    numbers: Numbers = "float32"
+
+    def comes_of(self, sequence: int, last_time_ms: int | None, log_time_ms: int | None, fingerprints: bytes) -> bool:
+        """Whether the same events made it that made a state of these, as far as it tells."""
+        told = self.fingerprints if self.numbers == "float32" else fingerprints
+        return (self.sequence, self.last_time_ms, self.log_time_ms, told) == (
+            sequence,
+            last_time_ms,
+            log_time_ms,
+            fingerprints,
+        )

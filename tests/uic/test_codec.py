@@ -152,7 +152,7 @@ def _wrong_bytes() -> Iterator[Any]:
     yield pytest.param(b"", TruncatedMemory, "needs 56 bytes, got 0", id="empty")
     yield pytest.param(b"PARQ" + blob[4:], NotAMemory, r"expected magic b'UICM', got b'PARQ'", id="magic")
     yield pytest.param(
-        with_crc(blob[:4] + b"\x02\x00" + blob[6:-4]), UnknownFormat, "reads format 1, got format 2", id="format"
+        with_crc(blob[:4] + b"\x02\x00" + blob[6:-4]), UnknownFormat, "a state is of format 1, got format 2", id="format"
     )
     yield pytest.param(
         Codec(other).encode(UserMemory(state_F=np.zeros(other.size_F, np.float32), fingerprints=bytes(32))),
