@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from serving.answer import Memories, answer, founds
+from serving.answer import Memories, Observe, answer, founds
 from serving.metrics import ServeMetrics
 from serving.model import Model
 from serving.pool import Pool
-from serving.wire import Refused, ScoreRequest, write_answer
+from serving.wire import Refused, ScoreAnswer, ScoreRequest, write_answer
 from uic.bundle import Bundle
 from uic.errors import BundleError, StoreMismatch, UicError
 from uic.registry import Registry
@@ -30,6 +30,7 @@ from uic.store.opening import check_identity
 
 log = logging.getLogger("uic.serve")
 _TRY_AGAIN_S = 5.0
+Answering = Callable[[ScoreRequest, Model, Memories, Observe], ScoreAnswer]
 
 
 class ServedStore(Memories, Protocol):
@@ -65,7 +66,8 @@ class Limits:
 class Service:
     """The state of a server. `pointer` is where its bundle is, or a link that is set to another one.
 
-    `store` stays the caller's to close; `open_store` opens the one that its readers are sent to.
+    `store` stays the caller's to close; `open_store` opens the one that its readers are sent to. `answering` is what is
+    done for a request: another way of scoring can be compared within the same server (benchmarks/rtp/dien_server.py).
     """
 
     def __init__(
@@ -75,11 +77,13 @@ class Service:
         store_path: Path,
         limits: Limits,
         open_store: Callable[[Path], ServedStore] | None = None,
+        answering: Answering = answer,
     ) -> None:
         self.pointer = pointer
         self.store = store
         self.limits = limits
         self._open_store = open_store
+        self._answering = answering
         self._opened: list[ServedStore] = []
         self.metrics = ServeMetrics()
         self.is_ready = False
@@ -194,7 +198,7 @@ class Service:
             began = time.perf_counter()
             self.metrics.stage("wait", began - submitted)
             model, store = self._now()
-            answered = answer(request, model, store, self.metrics.stage)
+            answered = self._answering(request, model, store, self.metrics.stage)
             scored = time.perf_counter()
             data = write_answer(answered)
             self.metrics.stage("answer", time.perf_counter() - scored)
