@@ -124,17 +124,16 @@ class _Paths:
 
     def nearest(self, found: UserMemory) -> Passage:
         """The path that is nearest to a memory, of those that this bundle touched last and that applied the same events."""
-        wanted = found.sequence, found.last_time_ms, found.log_time_ms, found.fingerprints
         same = [
             place
             for place, ledger in enumerate(self._ledgers_P)
             if self._versions_P[place] == found.bundle_version
-            and (ledger.sequence, ledger.last_time_ms, ledger.log_time_ms, ledger.ring) == wanted
+            and found.comes_of(ledger.sequence, ledger.last_time_ms, ledger.log_time_ms, ledger.ring)
         ]
         if not same:
             return Passage(excess=np.inf, tensor="", turns=(), margin=np.inf, sequence=self.sequence)
         layout = self._models[0].updater.codec.layout
-        by_tensor = memory_excess(layout, np.tile(found.state_F, (len(same), 1)), self._states_PF[same])
+        by_tensor = memory_excess(layout, np.tile(found.state_F, (len(same), 1)), self._states_PF[same], found.numbers)
         names = list(by_tensor)
         excess_TP = np.stack([by_tensor[name] for name in names])
         best = int(excess_TP.max(axis=0).argmin())

@@ -125,11 +125,12 @@ class SmallCodec:
         rows["table"] = np.void(self._table)
         for name, first, end, _, is_small in self._places:
             values_BV = states_BF[:, first:end]
-            if is_small:
-                scales_B = _scales(values_BV, self._kind, self.numbers)
-                rows[f"{name} scale"] = scales_B
-                values_BV = _quotients(values_BV, scales_B, self.numbers)
-            rows[name] = values_BV
+            if not is_small:
+                rows[name] = values_BV
+                continue
+            scales_B = _scales(values_BV, self._kind, self.numbers)
+            rows[f"{name} scale"] = scales_B
+            rows[name] = _quotients(values_BV, scales_B, self.numbers)
         data = rows.tobytes()
         crc_at = self.size - CRC.size
         bodies = [data[start : start + crc_at] for start in range(0, len(data), self.size)]

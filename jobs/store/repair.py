@@ -21,6 +21,7 @@ from jobs.store.in_savepoint import memories_by_user
 from jobs.store.showing import paged, shown
 from uic.codec import NO_TIME, Codec, check_crc, read_header
 from uic.errors import BadInput, CorruptMemory, StoreError
+from uic.memory import Numbers
 from uic.partition import partition_of
 from uic.store.apply import Applier, FollowingStore, Snapshot, SnapshotStore
 from uic.store.contract import WritableStore
@@ -54,6 +55,10 @@ class _Unmoved:
 
     def __init__(self, store: FollowingStore) -> None:
         self._store = store
+
+    @property
+    def numbers(self) -> Numbers:
+        return self._store.numbers
 
     def read_many(self, users: Sequence[bytes]) -> list[bytes | None]:
         return self._store.read_many(users)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, cast
 from jobs.store.showing import paged, shown
 from uic.codec import read_header
 from uic.errors import CorruptMemory
+from uic.memory import Numbers
+from uic.small import numbers_of
 from uic.store.place import redis_url, words
 from uic.store.sharded import open_to_read
 
@@ -23,6 +25,7 @@ class Stats:
     """`redis` has bytes that the keys of live users and of copies take in Redis with all that it adds; None for a folder."""
 
     place: str
+    numbers: Numbers = "float32"
     users: int = 0
     bytes: int = 0
     copies: int = 0
@@ -32,6 +35,7 @@ class Stats:
     broken: int = 0
     generations: Counter[int] = field(default_factory=Counter)
     bundles: Counter[int] = field(default_factory=Counter)
+    kinds: Counter[Numbers] = field(default_factory=Counter)
     newest_ms: int | None = None
     redis: tuple[int, int] | None = None
     servers: list[str] = field(default_factory=list)
@@ -39,13 +43,14 @@ class Stats:
 
     def lines(self) -> list[str]:
         """As people read it."""
-        lines = [f"{self.place}: {self.users:,} users, {_each(self.bytes, self.users)} of memory each"]
+        lines = [f"{self.place}: {self.users:,} users, {_each(self.bytes, self.users)} of memory each, kept in {self.numbers}"]
         lines.append(f"daily copies: {self.copies:,}, {_each(self.copy_bytes, self.copies)} each; {self.kept:,} kept memories")
         if self.redis is not None:
             lines.append(
                 f"in Redis: {_each(self.redis[0], self.users)} a live user, {_each(self.redis[1], self.copies)} a daily copy"
             )
             lines += self.servers
+        lines += [f"in {kind}: {count:,} users" for kind, count in self.kinds.items() if kind != self.numbers]
         for name, counts in (("generation", self.generations), ("bundle version", self.bundles)):
             lines += [f"{name} {value}: {count:,} users" for value, count in counts.most_common(5)]
         if self.newest_ms is not None:
@@ -67,6 +72,7 @@ class Stats:
             return
         try:
             header = read_header(whole.latest)
+            self.kinds[numbers_of(whole.latest)] += 1
         except CorruptMemory:
             self.broken += 1
             return
@@ -79,6 +85,7 @@ def read_stats(place: Path) -> Stats:
     """Read all of a store, also while it is written."""
     stats = Stats(words(place))
     with closing(open_to_read(place)) as store:
+        stats.numbers = store.numbers
         for page in paged(shown(store.wholes(), "counted")):
             for whole in page:
                 stats.add(whole)

@@ -189,12 +189,12 @@ def test_a_store_that_has_no_identity_yet_says_that_its_job_stopped(tmp_path: Pa
 
 def test_a_store_of_a_newer_release_is_refused_with_both_formats(tmp_path: Path) -> None:
     db = Rdict(str(tmp_path), Options(raw_mode=True))
-    db[b"!identity"] = json.dumps({"format": 2, **IDENTITY._asdict()}).encode()
+    db[b"!identity"] = json.dumps({"format": 3, **IDENTITY._asdict()}).encode()
     db.close()
     for _ in range(2):  # the second would meet a lock that the first had kept
-        with pytest.raises(StoreError, match="this release reads store format 1, got 2"):
+        with pytest.raises(StoreError, match="format 2 in float16 or int8; got 3 in float32"):
             RocksStore.create_or_open(tmp_path, IDENTITY, wait_s=0)
-    with pytest.raises(StoreError, match="this release reads store format 1, got 2"):
+    with pytest.raises(StoreError, match="format 2 in float16 or int8; got 3 in float32"):
         RocksStore.open_to_read(tmp_path)
 
 

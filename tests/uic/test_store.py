@@ -187,17 +187,21 @@ class Store(RuleBasedStateMachine):
     def open(self) -> OnlineStore:
         return RocksStore.create_or_open(self.folder / "store", IDENTITY, generation=3)
 
+    def as_kept(self, blob: bytes) -> bytes:
+        """What the store keeps of a memory."""
+        return blob
+
     @rule(user=FEW_USERS, sequence=st.integers(0, 4), number=st.integers(0, 9))
     def write(self, user: str, sequence: int, number: int) -> None:
         expected = user not in self.latest or sequence >= self.latest[user][0]
         assert self.store.write(user, blob(sequence, number)) == expected
         if expected:
-            self.latest[user] = sequence, with_generation(blob(sequence, number), 3)
+            self.latest[user] = sequence, self.as_kept(with_generation(blob(sequence, number), 3))
 
     @rule(user=FEW_USERS, sequence=st.integers(0, 4), number=st.integers(0, 9))
     def keep(self, user: str, sequence: int, number: int) -> None:
         self.store.write_kept(user, blob(sequence, number))
-        self.kept[user, sequence] = with_generation(blob(sequence, number), 3)
+        self.kept[user, sequence] = self.as_kept(with_generation(blob(sequence, number), 3))
 
     @rule(user=FEW_USERS)
     def delete(self, user: str) -> None:

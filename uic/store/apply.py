@@ -14,12 +14,22 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from uic.codec import FORMAT, MAGIC, Codec, check_crc
-from uic.errors import ChecksumMismatch, CorruptMemory, LayoutMismatch, NotAMemory, TruncatedMemory, UnknownFormat
+from uic.errors import (
+    ChecksumMismatch,
+    CorruptMemory,
+    LayoutMismatch,
+    NotAMemory,
+    NotFinite,
+    TruncatedMemory,
+    UnknownFormat,
+)
 from uic.event import MAX_TEXT_BYTES
+from uic.memory import Numbers
 from uic.partition import partition_of
+from uic.small import Published, check_finite
 from uic.store.contract import Position, Shard, Source
 from uic.store.lineage import Lineage
-from uic.store.writing import Outcome, Span, Version, Writing
+from uic.store.writing import Outcome, Span, Version, Writing, version_of
 
 REASONS: dict[type[CorruptMemory], str] = {
     TruncatedMemory: "truncated",
@@ -27,6 +37,7 @@ REASONS: dict[type[CorruptMemory], str] = {
     UnknownFormat: "unknown_format",
     LayoutMismatch: "other_layout",
     ChecksumMismatch: "checksum",
+    NotFinite: "not_finite",
 }
 # Parts of the header of a blob (uic/codec.py), read fifty thousand times a second: up to the layout id; from the generation on.
 _FIXED = struct.Struct("<4sHHQ")
@@ -82,6 +93,9 @@ class Applied:
 class SnapshotStore(Protocol):
     """What is asked of the store underneath."""
 
+    @property
+    def numbers(self) -> Numbers: ...
+
     def read_many(self, users: Sequence[bytes]) -> list[bytes | None]: ...
 
     def writing(self) -> Writing: ...
@@ -123,6 +137,8 @@ class Applier:
     ) -> None:
         self._store = store
         self._codec = codec
+        self._published = Published(codec)
+        self._is_small = store.numbers != "float32"
         self._shard = shard
         self._keep = keep
         self._versions = _Recent(remembered)
@@ -156,6 +172,8 @@ class Applier:
                 continue
             try:
                 new = self.version(blob)
+                if self._is_small:
+                    check_finite(self._codec.decode(blob), self._codec.layout)
             except CorruptMemory as error:
                 applied.refused.append(Refusal(snapshot, REASONS[type(error)], str(error)))
                 continue
@@ -209,6 +227,9 @@ class Applier:
 
     def _stored_version(self, blob: bytes) -> Version | None:
         try:
+            if self._is_small:
+                self._published.check(blob)
+                return version_of(blob)
             return self.version(blob)
         except CorruptMemory:
             # Nobody can use it, and the topic has a better one: what comes replaces it.

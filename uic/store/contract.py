@@ -14,7 +14,8 @@ from datetime import date
 from typing import NamedTuple, Protocol
 
 from uic.clock import Days
-from uic.codec import read_header
+from uic.memory import Numbers
+from uic.small import Shrink
 from uic.store.lineage import Cell, Lineage
 from uic.store.versioned import VersionedStore
 from uic.store.writing import Retention, Span, Whole, Writing
@@ -58,7 +59,10 @@ class OnlineStore(Protocol):
     """The latest memory of every user, ready to read, and what it was when each of the last days began."""
 
     def write(self, user_id: str, blob: bytes) -> bool:
-        """Publish a memory; False, and nothing changed, where the store holds a larger version or its generation is over."""
+        """Publish a memory; False, and nothing changed, where the store holds a larger version or its generation is over.
+
+        A store in small numbers keeps a copy (uic/small.py); False also where there is none, for a value that is not finite.
+        """
         ...
 
     def read(self, user_id: str, as_of: date | None = None) -> bytes | None:
@@ -122,6 +126,11 @@ class ReadableStore(OnlineStore, Protocol):
         ...
 
     @property
+    def numbers(self) -> Numbers:
+        """In which numbers it keeps memories."""
+        ...
+
+    @property
     def span(self) -> Span | None:
         """The midnights to read as of; None where no memory with a log time was ever written."""
         ...
@@ -154,8 +163,10 @@ class WritableStore(ReadableStore, Protocol):
 class InMemoryStore(VersionedStore):
     """A store in dictionaries: honest in every promise but that of surviving its process."""
 
-    def __init__(self, generation: int | None = None, *, zone: str = "UTC", kept: int = 7) -> None:
-        super().__init__(Retention(Days(zone), kept), generation)
+    def __init__(
+        self, generation: int | None = None, *, zone: str = "UTC", kept: int = 7, shrink: Shrink = Shrink("float32")
+    ) -> None:
+        super().__init__(Retention(Days(zone), kept), generation, shrink)
         self.offsets: dict[int, int] = {}
         self._lineage = Lineage()
         self._span: Span | None = None
@@ -180,7 +191,7 @@ class InMemoryStore(VersionedStore):
     def copies(self, user: bytes) -> dict[Cell, bytes]:
         return dict(self._copies.get(user, {}))
 
-    def commit(self, writing: Writing, offsets: Mapping[int, int] | None = None, *, now_ms: int = 0) -> None:
+    def _commit(self, writing: Writing, offsets: Mapping[int, int] | None, *, now_ms: int) -> None:
         for user in writing.forgotten:
             self._copies.pop(user, None)
             for kept in [each for each in self._kept if each[0] == user]:
@@ -210,9 +221,8 @@ class InMemoryStore(VersionedStore):
     def kept_of(self, user: bytes) -> dict[int, bytes]:
         return {sequence: blob for (owner, sequence), blob in self._kept.items() if owner == user}
 
-    def write_kept(self, user_id: str, blob: bytes) -> None:
-        stamped = self.stamped(blob)
-        self._kept[user_id.encode(), read_header(stamped).sequence] = stamped
+    def _put_kept(self, user: bytes, sequence: int, blob: bytes) -> None:
+        self._kept[user, sequence] = blob
 
     def read_kept(self, user_id: str, sequence: int) -> bytes | None:
         return self._kept.get((user_id.encode(), sequence))

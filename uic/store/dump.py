@@ -1,10 +1,11 @@
 """All of an online store in one file, to keep it, to move it, or to read it with a program of one's own.
 
-The first line is JSON: format, layout, lineage (of the bundles), zone, span (first_ms, last_ms; null: none), generations (as in
-lineage.json). Then come records, numbers little-endian:
+The first line is JSON: layout, lineage (of the bundles), zone, span (first_ms, last_ms; null: none), generations (as in
+lineage.json), format (1; of a store in small numbers 2, and then numbers). Then come records, numbers little-endian:
 
     size of the rest (4), kind (1: "L", "D", "K", or "E"), size of the user (1), the user in UTF-8,
-    generation (4), end of the day in ms (8, signed), sequence (8), the memory (uic/codec.py), CRC-32C of the rest before it (4)
+    generation (4), end of the day in ms (8, signed), sequence (8), the memory (uic/codec.py, uic/small.py), CRC-32C of the
+    rest before it (4)
 
 "L" is a latest memory, "D" a daily copy (an empty memory: had left by then), "K" a kept memory; what does not apply is 0.
 A user's records follow each other. "E" ends the file: in the place of the sequence, how many records came before.
@@ -18,12 +19,13 @@ from typing import IO, NamedTuple
 
 import google_crc32c
 
-from uic.errors import BadInput, CorruptMemory
+from uic.errors import BadInput, CorruptMemory, StoreError
+from uic.memory import Numbers
 from uic.store.contract import StoreIdentity
 from uic.store.lineage import Cell, Lineage
+from uic.store.opening import numbers_from_json, numbers_to_json
 from uic.store.writing import Span, Whole
 
-_FORMAT = 1
 _SIZE = struct.Struct("<I")
 _HEAD = struct.Struct("<cB")
 _NUMBERS = struct.Struct("<IqQ")
@@ -38,12 +40,13 @@ class Head(NamedTuple):
     zone: str
     span: Span | None
     lineage: Lineage
+    numbers: Numbers = "float32"
 
 
 def write(file: IO[bytes], head: Head, wholes: Iterable[Whole]) -> None:
     """Write a dump."""
     about = {
-        "format": _FORMAT,
+        **numbers_to_json(head.numbers),
         **head.identity._asdict(),
         "zone": head.zone,
         "span": None if head.span is None else head.span._asdict(),
@@ -65,15 +68,14 @@ def read_head(file: IO[bytes], path: Path) -> Head:
     line = file.readline(_LONGEST)
     try:
         about = json.loads(line)
-        found = about["format"]
         span = None if about["span"] is None else Span(**about["span"])
         identity = StoreIdentity(about["layout"], about["lineage"])
-        head = Head(identity, about["zone"], span, Lineage.from_json(json.dumps(about["generations"]), path))
+        numbers = numbers_from_json(about, path)
+        return Head(identity, about["zone"], span, Lineage.from_json(json.dumps(about["generations"]), path), numbers)
     except (ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{path}: expected what `uic store export` writes, got something else: {error!r}") from error
-    if found != _FORMAT:
-        raise BadInput(f"{path}: this release reads dumps of format {_FORMAT}, got {found}")
-    return head
+    except StoreError as error:
+        raise BadInput(str(error)) from error
 
 
 def read(file: IO[bytes], path: Path) -> Iterator[Whole]:

@@ -3,24 +3,28 @@
 import json
 import re
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from rocksdict import BlockBasedOptions, DBCompressionType, Options, Rdict, WriteBatch
 
 from uic.errors import StoreError, StoreLocked, StoreMismatch
+from uic.memory import Numbers
+from uic.small import Shrink
 from uic.store.contract import Shard, StoreIdentity
 
 IDENTITY = b"!identity"
 SHARD = b"!shard"
 SHARDS_FILE = "shards.json"  # uic/store/sharded.py
-_FORMAT = 1
+# A store in small numbers has a number of its own, so that a release which knows none refuses it as a whole.
+_FORMATS: dict[Numbers, int] = {"float32": 1, "float16": 2, "int8": 2}
 # What RocksDB makes in a new folder before CURRENT, and so before any data.
 _BEFORE_CURRENT = re.compile(r"rocksdict-config\.json|LOCK|LOG(\.old\.\d+)?|IDENTITY|MANIFEST-\d+|\d+\.dbtmp")
 
 
-def write_identity(db: Rdict, identity: StoreIdentity, zone: str, shard: Shard | None) -> None:
+def write_identity(db: Rdict, identity: StoreIdentity, zone: str, numbers: Numbers, shard: Shard | None) -> None:
     batch = WriteBatch(raw_mode=True)
-    batch.put(IDENTITY, json.dumps({"format": _FORMAT, **identity._asdict(), "zone": zone}).encode())
+    batch.put(IDENTITY, json.dumps({**identity._asdict(), "zone": zone, **numbers_to_json(numbers)}).encode())
     if shard is not None:
         batch.put(SHARD, json.dumps(shard._asdict()).encode())
     db.write(batch)
@@ -46,6 +50,34 @@ def check_zone(found: str, expected: str | None, path: object) -> None:
         raise StoreMismatch(
             f"{path}: the store's days are those of {found}, days.zone says {expected}: its daily copies were made at other "
             "midnights. Use its zone, or another store and replay the log into it"
+        )
+
+
+def numbers_to_json(numbers: Numbers) -> dict[str, str | int]:
+    """What is said of a store's numbers, and its format with them."""
+    return {"format": _FORMATS[numbers], **({} if numbers == "float32" else {"numbers": numbers})}
+
+
+def numbers_from_json(content: Mapping[str, object], path: object) -> Numbers:
+    """The inverse; raises StoreError for what another release has written."""
+    found, numbers = content.get("format"), content.get("numbers", "float32")
+    for known, number in _FORMATS.items():
+        if (known, number) == (numbers, found):
+            return known
+    raise StoreError(f"{path}: this release reads store format 1, and format 2 in float16 or int8; got {found} in {numbers}")
+
+
+def check_numbers(found: Numbers, shrink: Shrink | None, path: object) -> None:
+    """Raise StoreMismatch where memories are to be kept in other numbers than the store's; None keeps whatever it has."""
+    if shrink is not None and shrink.numbers != found:
+        way = (
+            f"`uic store copy --numbers {shrink.numbers}` makes another store of it"
+            if found == "float32"
+            else "what was rounded away is not to be had again: follow the topic into another store"
+        )
+        raise StoreMismatch(
+            f"{path}: the store holds memories in {found}, store.numbers says {shrink.numbers}. Set store.numbers to {found}, "
+            f"or use another store: {way}"
         )
 
 
@@ -124,9 +156,14 @@ def read_identity(db: Rdict, path: Path) -> StoreIdentity | None:
     if raw is None:
         return None
     content = json.loads(raw)
-    if content.get("format") != _FORMAT:
-        raise StoreError(f"{path}: this release reads store format {_FORMAT}, got {content.get('format')}")
+    numbers_from_json(content, path)
     return StoreIdentity(layout=content["layout"], lineage=content["lineage"])
+
+
+def read_numbers(db: Rdict, path: Path) -> Numbers:
+    """In which numbers the store's memories are; float32 where nothing is said."""
+    raw = get(db, IDENTITY)
+    return "float32" if raw is None else numbers_from_json(json.loads(raw), path)
 
 
 def read_zone(db: Rdict) -> str | None:

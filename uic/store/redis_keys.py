@@ -1,6 +1,7 @@
 """The keys of a store in Redis. With the name "uic":
 
-    uic                      a hash: "identity" JSON (format, layout, lineage, zone, buckets), "source" JSON (the topic that is
+    uic                      a hash: "identity" JSON (layout, lineage, zone, buckets, format; numbers, where
+                             they are small: then format is 2), "source" JSON (the topic that is
                              followed), "P" and a partition: next offset and when that was written in ms, with a space;
                              "lost" when (ms) a writer found that Redis had lost what was stored, until a repair
     uic:days                 JSON: first_ms, last_ms; the midnights that the store can be read as of
@@ -20,15 +21,16 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from uic.errors import StoreError
+from uic.memory import Numbers
 from uic.store.contract import StoreIdentity
 from uic.store.lineage import Cell
+from uic.store.opening import numbers_from_json, numbers_to_json
 
 BUCKETS = 1024
 IDENTITY = b"identity"
 SOURCE = b"source"
 POSITION = b"P"
 LOST = b"lost"
-_FORMAT = 1
 _CELL = struct.Struct(">Iq")
 _SEQUENCE = struct.Struct(">Q")
 
@@ -39,21 +41,20 @@ class Frame(NamedTuple):
     identity: StoreIdentity
     zone: str
     buckets: int
+    numbers: Numbers = "float32"
 
     def to_json(self) -> str:
-        return json.dumps({"format": _FORMAT, **self.identity._asdict(), "zone": self.zone, "buckets": self.buckets})
+        frame = {**self.identity._asdict(), "zone": self.zone, "buckets": self.buckets}
+        return json.dumps({**frame, **numbers_to_json(self.numbers)})
 
     @classmethod
     def from_json(cls, text: bytes, place: object) -> "Frame":
         try:
             content = json.loads(text)
-            found = content["format"]
-            frame = cls(StoreIdentity(content["layout"], content["lineage"]), content["zone"], int(content["buckets"]))
+            identity = StoreIdentity(content["layout"], content["lineage"])
+            return cls(identity, content["zone"], int(content["buckets"]), numbers_from_json(content, place))
         except (ValueError, KeyError, TypeError) as error:
             raise StoreError(f"{place}: what kind of store this is cannot be read: {error!r}") from error
-        if found != _FORMAT:
-            raise StoreError(f"{place}: this release reads store format {_FORMAT}, got {found}")
-        return frame
 
 
 class Keys:

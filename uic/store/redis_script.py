@@ -38,7 +38,8 @@ local function version(blob)
 end
 
 local function is_memory(blob)
-    return #blob >= 56 and string.sub(blob, 1, 6) == 'UICM\1\0'
+    local start = string.sub(blob, 1, 6)
+    return #blob >= 56 and (start == 'UICM\1\0' or start == 'UICM\2\0')
 end
 
 local function before(low, high, other_low, other_high)

@@ -18,11 +18,11 @@ from datetime import date
 from itertools import islice
 
 from uic.clock import Days
-from uic.codec import read_header
 from uic.errors import BadInput, StoreError, StoreUnavailable
+from uic.small import Shrink
 from uic.store.contract import Position, Shard, Source, StoreIdentity
 from uic.store.lineage import Cell, Lineage
-from uic.store.opening import check_identity, check_zone
+from uic.store.opening import check_identity, check_numbers, check_zone
 from uic.store.place import RedisUrl
 from uic.store.redis_days import RedisDays
 from uic.store.redis_generations import RedisGenerations
@@ -42,7 +42,7 @@ from uic.store.redis_keys import (
 )
 from uic.store.redis_link import Call, Link, Reply
 from uic.store.redis_writes import Forget, Leave, RedisWrites, Shelf, Step, steps_of
-from uic.store.versioned import VersionedStore, begun, midnight_ms, shown
+from uic.store.versioned import VersionedStore, as_kept, begun, midnight_ms, shown
 from uic.store.writing import Outcome, Retention, Span, Whole, Writing
 
 _PAGE = 256
@@ -58,10 +58,11 @@ class RedisStore(VersionedStore):
         *,
         kept: int = 7,
         generation: int | None = None,
+        shrink: Shrink | None = None,
         shard: Shard | None = None,
         writes: bool,
     ) -> None:
-        super().__init__(Retention(Days(frame.zone), kept), generation)
+        super().__init__(Retention(Days(frame.zone), kept), generation, shrink or Shrink(frame.numbers))
         self.identity = frame.identity
         self.shard = shard
         self.url = link.url
@@ -82,6 +83,7 @@ class RedisStore(VersionedStore):
         zone: str | None = None,
         kept: int = 7,
         generation: int | None = None,
+        shrink: Shrink | None = None,
         shard: Shard | None = None,
         password: str | None = None,
         buckets: int = BUCKETS,
@@ -89,8 +91,8 @@ class RedisStore(VersionedStore):
         """Open for writing, making the store if there is none; `shard` says which users' snapshots this process applies.
 
         `kept` days of `zone` (None: the store's own, UTC for a new one) can be read as of. `generation` is stamped on what
-        `write` is given; None: it comes stamped. Raises StoreMismatch where the store holds memories of another layout, lineage
-        or zone.
+        `write` is given; None: it comes stamped. `shrink`: what is kept of memories (None: the store's numbers, float32 for a
+        new one). Raises StoreMismatch where the store holds memories of another layout, lineage or zone, or in other numbers.
         """
         link = Link(url, password)
         try:
@@ -98,8 +100,10 @@ class RedisStore(VersionedStore):
             if frame is not None:
                 check_identity(frame.identity, identity, url)
                 check_zone(frame.zone, zone, url)
-            frame = frame or Frame(identity, Days(zone or "UTC").zone, buckets)
-            store = cls(link, frame, kept=kept, generation=generation, shard=shard, writes=True)
+                check_numbers(frame.numbers, shrink, url)
+            numbers = "float32" if shrink is None else shrink.numbers
+            frame = frame or Frame(identity, Days(zone or "UTC").zone, buckets, numbers)
+            store = cls(link, frame, kept=kept, generation=generation, shrink=shrink, shard=shard, writes=True)
             store._generations.open(lambda: next(store._scan(b"L"), None) is not None)
             store._days.read()
             if (made := _read_frame(link)) != frame:
@@ -226,7 +230,7 @@ class RedisStore(VersionedStore):
         text = self._generations.goes_by[1]
         calls: list[Call] = []
         kept = []
-        for user, latest, copies, memories in wholes:
+        for user, latest, copies, memories in as_kept(wholes, self._shrink):
             put = [part for cell, value in copies.items() for part in (field_of(cell), b"P" + value)]
             calls.append((self.keys.of(user), [b"commit", text, b"", b"" if latest is None else b"P" + latest, b"F", *put]))
             kept += [("HSET", self.keys.of(user)[3], kept_field(sequence), blob) for sequence, blob in memories.items()]
@@ -243,16 +247,19 @@ class RedisStore(VersionedStore):
 
     # Writing
 
-    def write(self, user_id: str, blob: bytes) -> bool:
-        return self.write_many([(user_id, blob)])[0]
-
     def write_many(self, memories: Sequence[tuple[str, bytes]]) -> list[bool]:
         """`write` for several, in few round trips; each user's is atomic by itself."""
         steps: dict[bytes, list[Step]] = {}
-        for user_id, blob in memories:
-            steps.setdefault(user_id.encode(), []).append(self.stamped(blob))
+        kept = self.shrunk([self.stamped(blob) for _, blob in memories])
+        for (user_id, _), blob in zip(memories, kept, strict=True):
+            if blob is not None:
+                steps.setdefault(user_id.encode(), []).append(blob)
         outcomes = {user: iter(each) for user, each in self._writes.make(steps).items()}
-        return [next(outcomes[user_id.encode()]) in (Outcome.TAKEN, Outcome.COPIED) for user_id, _ in memories]
+        taken = (Outcome.TAKEN, Outcome.COPIED)
+        return [
+            blob is not None and next(outcomes[user_id.encode()]) in taken
+            for (user_id, _), blob in zip(memories, kept, strict=True)
+        ]
 
     def delete(self, user_id: str, *, generation: int | None = None) -> None:
         self._writes.make({user_id.encode(): [Leave(generation)]})
@@ -263,7 +270,7 @@ class RedisStore(VersionedStore):
     def writing(self) -> Writing:
         return Writing(Shelf(self._writes, {}), self.lineage, self.retention, self.span)
 
-    def commit(self, writing: Writing, offsets: Mapping[int, int] | None = None, *, now_ms: int = 0) -> None:
+    def _commit(self, writing: Writing, offsets: Mapping[int, int] | None, *, now_ms: int) -> None:
         """Make writes, each user's atomically, and only then say how far the source is applied.
 
         What was decided is decided again on what is there when it is made; so an application that was cut off may come again.
@@ -283,9 +290,8 @@ class RedisStore(VersionedStore):
             self._sweeping = None
         return self._sweeping is None
 
-    def write_kept(self, user_id: str, blob: bytes) -> None:
-        stamped = self.stamped(blob)
-        self.link.ask("HSET", self.keys.of(user_id.encode())[3], kept_field(read_header(stamped).sequence), stamped)
+    def _put_kept(self, user: bytes, sequence: int, blob: bytes) -> None:
+        self.link.ask("HSET", self.keys.of(user)[3], kept_field(sequence), blob)
 
     def read_kept(self, user_id: str, sequence: int) -> bytes | None:
         return self._bytes(self.link.ask("HGET", self.keys.of(user_id.encode())[3], kept_field(sequence)))

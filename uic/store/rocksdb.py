@@ -2,7 +2,7 @@
 
 Keys, `user` being its UTF-8 bytes:
 
-    "!identity"                     JSON: format, layout, lineage, zone
+    "!identity"                     JSON: layout, lineage, zone, format; and numbers, where they are small (then format is 2)
     "!shard"                        JSON: number, shards, partitions; in a part of a store (uic/store/sharded.py)
     "!source"                       JSON: cluster_id, topic, topic_id, partitions; the snapshots topic that is followed
     "P" partition (4, BE)           how far that topic is applied: next offset (8, BE), when that was written in ms (8, BE)
@@ -14,10 +14,11 @@ Keys, `user` being its UTF-8 bytes:
     "!days"                         JSON: first_ms, last_ms; the midnights that the store can be read as of
     "G"                             JSON: the lineage that the writer knew last (uic/store/generations.py has the truth)
 
-The values of L, K and D are blobs (uic/codec.py). A write survives the death of the process at once (it is in RocksDB's log,
-in the page cache); it survives the loss of power from the next flush on. The job's replay from its checkpoint writes it again,
-and a follower reads it again, since how far it was is lost together with what it wrote. The zone whose days these are stands in
-"!identity"; where it is missing, it is UTC, and the store was made before there were daily copies.
+The values of L, K and D are blobs (uic/codec.py), in a store of small numbers copies (uic/small.py). A write survives the
+death of the process at once (it is in RocksDB's log, in the page cache); it survives the loss of power from the next flush
+on. The job's replay from its checkpoint writes it again, and a follower reads it again, since how far it was is lost
+together with what it wrote. The zone whose days these are stands in "!identity"; where it is missing, it is UTC, and the
+store was made before there were daily copies.
 """
 
 import json
@@ -30,8 +31,8 @@ from pathlib import Path
 from rocksdict import AccessType, Rdict, WriteBatch
 
 from uic.clock import Days
-from uic.codec import read_header
 from uic.errors import BadInput, StoreError
+from uic.small import Shrink
 from uic.store.contract import Position, Shard, Source, StoreIdentity
 from uic.store.generations import FILE as LINEAGE_FILE
 from uic.store.generations import Generations
@@ -39,6 +40,7 @@ from uic.store.lineage import Cell, Lineage
 from uic.store.opening import (
     SHARDS_FILE,
     check_identity,
+    check_numbers,
     check_shard,
     check_zone,
     get,
@@ -46,6 +48,7 @@ from uic.store.opening import (
     open_waiting,
     options,
     read_identity,
+    read_numbers,
     read_shard,
     read_zone,
     write_identity,
@@ -79,10 +82,12 @@ class RocksStore(VersionedStore):
         *,
         kept: int = 7,
         generation: int | None = None,
+        shrink: Shrink | None = None,
         view: Path | None = None,
     ) -> None:
-        zone = read_zone(db)
-        super().__init__(Retention(Days(zone or _OLD_ZONE), kept, is_whole=zone is not None), generation)
+        zone, numbers = read_zone(db), read_numbers(db, path)
+        retention = Retention(Days(zone or _OLD_ZONE), kept, is_whole=zone is not None)
+        super().__init__(retention, generation, shrink or Shrink(numbers))
         self._db = db
         self._path = path
         self.identity = identity
@@ -104,15 +109,17 @@ class RocksStore(VersionedStore):
         zone: str | None = None,
         kept: int = 7,
         generation: int | None = None,
+        shrink: Shrink | None = None,
         wait_s: float = 30,
         shard: Shard | None = None,
     ) -> "RocksStore":
         """Open for writing, making the store if there is none; `shard` says that it is that part of one.
 
         `kept` days of `zone` (None: the store's own, UTC for a new one) can be read as of. `generation` is stamped on what
-        `write` is given; None: it comes stamped. Waits up to `wait_s` for a dying predecessor to let go. Raises StoreLocked
-        after that, StoreMismatch where the store holds memories of another layout, lineage or zone, BadInput where the folder
-        holds something else.
+        `write` is given; None: it comes stamped. `shrink`: what is kept of memories (None: the store's numbers, float32 for a
+        new one). Waits up to `wait_s` for a dying predecessor to let go. Raises StoreLocked after that, StoreMismatch where the
+        store holds memories of another layout, lineage or zone, or in other numbers, BadInput where the folder holds something
+        else.
         """
         if (path / SHARDS_FILE).exists():
             raise BadInput(f"{path}: a store of several shards is written by `uic store follow`; a job wants another folder")
@@ -125,12 +132,14 @@ class RocksStore(VersionedStore):
             if found is not None:
                 check_identity(found, identity, path)
                 check_zone(read_zone(db) or _OLD_ZONE, zone, path)
+                check_numbers(read_numbers(db, path), shrink, path)
                 check_shard(read_shard(db), shard, path)
             elif next(iter(db.keys()), None) is not None:
                 raise BadInput(f"{path}: expected an online store, found another RocksDB; it is left as it is")
             else:
-                write_identity(db, identity, Days(zone or _OLD_ZONE).zone, shard)
-            return cls(db, path, identity, kept=kept, generation=generation)
+                numbers = "float32" if shrink is None else shrink.numbers
+                write_identity(db, identity, Days(zone or _OLD_ZONE).zone, numbers, shard)
+            return cls(db, path, identity, kept=kept, generation=generation, shrink=shrink)
         except BaseException:
             db.close()
             raise
@@ -181,7 +190,7 @@ class RocksStore(VersionedStore):
         prefix = _copies_of(user)
         return {Cell._make(_CELL.unpack(key[len(prefix) :])): value for key, value in self._under(prefix)}
 
-    def commit(self, writing: Writing, offsets: Mapping[int, int] | None = None, *, now_ms: int = 0) -> None:
+    def _commit(self, writing: Writing, offsets: Mapping[int, int] | None, *, now_ms: int) -> None:
         batch = WriteBatch(raw_mode=True)
         for user in writing.forgotten:
             for prefix, size in ((_copies_of(user), _CELL.size), (_kept_of(user), _SEQUENCE.size)):
@@ -265,9 +274,8 @@ class RocksStore(VersionedStore):
         whole = len(prefix) + _SEQUENCE.size
         return {_SEQUENCE.unpack(key[len(prefix) :])[0]: blob for key, blob in self._under(prefix) if len(key) == whole}
 
-    def write_kept(self, user_id: str, blob: bytes) -> None:
-        stamped = self.stamped(blob)
-        self._db[_kept_of(user_id.encode()) + _SEQUENCE.pack(read_header(stamped).sequence)] = stamped
+    def _put_kept(self, user: bytes, sequence: int, blob: bytes) -> None:
+        self._db[_kept_of(user) + _SEQUENCE.pack(sequence)] = blob
 
     def read_kept(self, user_id: str, sequence: int) -> bytes | None:
         return get(self._db, _kept_of(user_id.encode()) + _SEQUENCE.pack(sequence))

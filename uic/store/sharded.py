@@ -20,11 +20,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from uic.errors import BadInput, StoreError, StoreMismatch
+from uic.memory import Numbers
 from uic.partition import partition_of
+from uic.small import Shrink
 from uic.store.contract import OnlineStore, ReadableStore, Shard, StoreIdentity, WritableStore
 from uic.store.lineage import Lineage
 from uic.store.opening import SHARDS_FILE as FILE
-from uic.store.opening import check_zone
+from uic.store.opening import check_numbers, check_zone
 from uic.store.place import redis_url
 from uic.store.rocksdb import RocksStore
 from uic.store.versioned import begun, check_adoption, days_of, midnight_ms
@@ -55,6 +57,7 @@ class ShardedStore:
         zone: str | None = None,
         kept: int = 7,
         generation: int | None = None,
+        shrink: Shrink | None = None,
         wait_s: float = 30,
     ) -> "ShardedStore":
         """Open all shards for writing, making those that are not there; raises what `RocksStore.create_or_open` does."""
@@ -62,7 +65,11 @@ class ShardedStore:
         opened: list[RocksStore] = []
         try:
             for number in range(shards):
-                opened.append(open_shard(path, identity, number, zone=zone, kept=kept, generation=generation, wait_s=wait_s))
+                opened.append(
+                    open_shard(
+                        path, identity, number, zone=zone, kept=kept, generation=generation, shrink=shrink, wait_s=wait_s
+                    )
+                )
         except BaseException:
             close_all(opened)
             raise
@@ -89,6 +96,7 @@ class ShardedStore:
                         f"found {opened[-1].shard} of {opened[-1].identity}; shards of different stores cannot be mixed"
                     )
                 check_zone(opened[-1].zone, opened[0].zone, place)
+                check_numbers(opened[-1].numbers, Shrink(opened[0].numbers), place)
         except BaseException:
             close_all(opened)
             raise
@@ -102,7 +110,8 @@ class ShardedStore:
         return self._of(user_id).write(user_id, blob)
 
     def write_many(self, memories: Sequence[tuple[str, bytes]]) -> list[bool]:
-        return [self.write(user_id, blob) for user_id, blob in memories]
+        kept = self.shards[0].shrunk([blob for _, blob in memories])
+        return [blob is not None and self.write(user_id, blob) for (user_id, _), blob in zip(memories, kept, strict=True)]
 
     def read(self, user_id: str, as_of: date | None = None) -> bytes | None:
         at_ms = None if as_of is None else midnight_ms(as_of, self.retention, self.span)
@@ -128,6 +137,10 @@ class ShardedStore:
     @property
     def zone(self) -> str:
         return self.retention.days.zone
+
+    @property
+    def numbers(self) -> Numbers:
+        return self.shards[0].numbers
 
     @property
     def retention(self) -> Retention:
@@ -206,19 +219,25 @@ def parts_of(store: OnlineStore) -> "Sequence[FollowingStore]":
 
 
 def open_to_write(
-    path: Path, identity: StoreIdentity, *, zone: str | None = None, kept: int = 7, wait_s: float = 30
+    path: Path,
+    identity: StoreIdentity,
+    *,
+    zone: str | None = None,
+    kept: int = 7,
+    shrink: Shrink | None = None,
+    wait_s: float = 30,
 ) -> WritableStore:
     """The store at this place for writing, as it was made; where there is none, one RocksDB or one in Redis."""
     url = redis_url(path)
     if url is not None:
         from uic.store.redis_store import RedisStore
 
-        return RedisStore.create_or_open(url, identity, zone=zone, kept=kept)
+        return RedisStore.create_or_open(url, identity, zone=zone, kept=kept, shrink=shrink)
     if not is_sharded(path):
-        return RocksStore.create_or_open(path, identity, zone=zone, kept=kept, wait_s=wait_s)
+        return RocksStore.create_or_open(path, identity, zone=zone, kept=kept, shrink=shrink, wait_s=wait_s)
     made = read(path)
     return ShardedStore.create_or_open(
-        path, identity, shards=made.shards, partitions=made.partitions, zone=zone, kept=kept, wait_s=wait_s
+        path, identity, shards=made.shards, partitions=made.partitions, zone=zone, kept=kept, shrink=shrink, wait_s=wait_s
     )
 
 
@@ -230,13 +249,14 @@ def open_shard(
     zone: str | None = None,
     kept: int = 7,
     generation: int | None = None,
+    shrink: Shrink | None = None,
     wait_s: float = 30,
 ) -> RocksStore:
     """Open one shard for writing, of a store that is made."""
     shard = read(path)._replace(number=number)
     assert number < shard.shards
     return RocksStore.create_or_open(
-        folder(path, number), identity, zone=zone, kept=kept, generation=generation, wait_s=wait_s, shard=shard
+        folder(path, number), identity, zone=zone, kept=kept, generation=generation, shrink=shrink, wait_s=wait_s, shard=shard
     )
 
 

@@ -1,24 +1,35 @@
-"""The laws of an online store (uic/store/contract.py), over any storage that keeps memories and daily copies of users."""
+"""The laws of an online store (uic/store/contract.py), over any storage that keeps memories and daily copies of users.
 
+Whatever is stored passes `commit` or `write_kept`, and becomes there what the store keeps of it (uic/small.py).
+"""
+
+import logging
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
 
-from uic.codec import with_generation
-from uic.errors import BadInput, CorruptMemory, StoreMismatch
+from uic.codec import HEADER, read_header, with_generation
+from uic.errors import BadInput, CorruptMemory, NotFinite, StoreMismatch
+from uic.memory import Numbers
+from uic.small import Shrink
 from uic.store.lineage import Cell, Lineage, best
-from uic.store.writing import Outcome, Retention, Span, Version, Whole, Writing, version_of
+from uic.store.writing import LEFT, Outcome, Retention, Span, Version, Whole, Writing, version_of
 
 _MOST_VERSIONS = 100_000
+log = logging.getLogger("uic.store")
 
 
 class VersionedStore(ABC):
-    """A store as a subclass stores it. `generation`: what to stamp on memories; None: they come stamped."""
+    """A store as a subclass stores it.
 
-    def __init__(self, retention: Retention, generation: int | None) -> None:
+    `generation`: what to stamp on memories; None: they come stamped. `shrink`: what is kept of them.
+    """
+
+    def __init__(self, retention: Retention, generation: int | None, shrink: Shrink) -> None:
         self.retention = retention
         self._generation = generation
+        self._shrink = shrink
         # Reading a version and writing the larger one are one operation; the writing process may have several threads.
         self._turn = threading.RLock()
         self._versions: dict[bytes, Version] = {}
@@ -47,15 +58,26 @@ class VersionedStore(ABC):
         """The daily copies as stored."""
 
     @abstractmethod
-    def write_kept(self, user_id: str, blob: bytes) -> None: ...
+    def _put_kept(self, user: bytes, sequence: int, blob: bytes) -> None: ...
 
     @abstractmethod
     def kept_of(self, user: bytes) -> dict[int, bytes]:
         """The kept memories by their sequences."""
 
-    @abstractmethod
     def commit(self, writing: Writing, offsets: Mapping[int, int] | None = None, *, now_ms: int = 0) -> None:
         """Make writes, and say how far the source is applied (partition to next offset): atomically."""
+        if self.numbers != "float32":
+            put = [*writing.latest.values(), *(blob for copies in writing.copies.values() for blob in copies.values())]
+            # Of what is there already, a store in the network has shown headers alone.
+            blobs = [blob for blob in put if blob and len(blob) > HEADER.size]
+            kept: dict[bytes | None, bytes] = dict(zip(blobs, self._shrink(blobs), strict=True))
+            writing.latest |= {user: kept[blob] for user, blob in writing.latest.items() if blob in kept}
+            for copies in writing.copies.values():
+                copies |= {cell: kept[blob] for cell, blob in copies.items() if blob in kept}
+        self._commit(writing, offsets, now_ms=now_ms)
+
+    @abstractmethod
+    def _commit(self, writing: Writing, offsets: Mapping[int, int] | None, *, now_ms: int) -> None: ...
 
     @abstractmethod
     def _write_lineage(self, lineage: Lineage) -> None: ...
@@ -74,9 +96,25 @@ class VersionedStore(ABC):
     def stamped(self, blob: bytes) -> bytes:
         return blob if self._generation is None else with_generation(blob, self._generation)
 
+    @property
+    def numbers(self) -> Numbers:
+        return self._shrink.numbers
+
+    def shrunk(self, blobs: Sequence[bytes]) -> list[bytes | None]:
+        """What the store keeps of memories; None where it cannot keep one."""
+        return finite(self._shrink, blobs)
+
     def write(self, user_id: str, blob: bytes) -> bool:
-        stamped = self.stamped(blob)
-        user, version = user_id.encode(), version_of(stamped)
+        return self.write_many([(user_id, blob)])[0]
+
+    def write_many(self, memories: Sequence[tuple[str, bytes]]) -> list[bool]:
+        kept = self.shrunk([self.stamped(blob) for _, blob in memories])
+        return [
+            blob is not None and self._write(user_id.encode(), blob) for (user_id, _), blob in zip(memories, kept, strict=True)
+        ]
+
+    def _write(self, user: bytes, stamped: bytes) -> bool:
+        version = version_of(stamped)
         with self._turn:
             # Only this process writes, so what it wrote last of a user need not be read again.
             old = self._versions.get(user)
@@ -93,8 +131,10 @@ class VersionedStore(ABC):
                 self._versions[user] = version
         return True
 
-    def write_many(self, memories: Sequence[tuple[str, bytes]]) -> list[bool]:
-        return [self.write(user_id, blob) for user_id, blob in memories]
+    def write_kept(self, user_id: str, blob: bytes) -> None:
+        kept = self.shrunk([self.stamped(blob)])[0]
+        if kept is not None:
+            self._put_kept(user_id.encode(), read_header(kept).sequence, kept)
 
     def read(self, user_id: str, as_of: date | None = None) -> bytes | None:
         return self.read_before(user_id, None if as_of is None else midnight_ms(as_of, self.retention, self.span))
@@ -143,6 +183,7 @@ class VersionedStore(ABC):
                 yield Whole(user, None, self.copies(user), self.kept_of(user))
 
     def put_wholes(self, wholes: Sequence[Whole], span: Span | None) -> None:
+        wholes = as_kept(wholes, self._shrink)
         with self._turn:
             writing = self.writing()
             for whole in wholes:
@@ -187,6 +228,34 @@ class VersionedStore(ABC):
                 self._swept = None
             self.commit(writing)
             return self._swept is None
+
+
+def finite(shrink: Shrink, blobs: Sequence[bytes]) -> list[bytes | None]:
+    """What becomes of memories; None where one has a value that is not finite and cannot be kept: that is logged."""
+    try:
+        return list(shrink(blobs))
+    except NotFinite as error:
+        if len(blobs) == 1:
+            log.warning("not kept: %s", error)
+            return [None]
+        return [kept for blob in blobs for kept in finite(shrink, [blob])]
+
+
+def as_kept(wholes: Sequence[Whole], shrink: Shrink | None) -> Sequence[Whole]:
+    """The same in other numbers; a memory that cannot be kept in them is not there."""
+    if shrink is None:
+        return wholes
+    blobs = [blob for each in wholes for blob in (each.latest, *each.copies.values(), *each.kept.values()) if blob]
+    found = dict(zip(blobs, finite(shrink, blobs), strict=True))
+    return [
+        Whole(
+            each.user,
+            found[each.latest] if each.latest else each.latest,
+            {cell: kept for cell, blob in each.copies.items() if (kept := found[blob] if blob else LEFT) is not None},
+            {sequence: kept for sequence, blob in each.kept.items() if (kept := found[blob]) is not None},
+        )
+        for each in wholes
+    ]
 
 
 def shown(
