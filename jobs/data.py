@@ -1,30 +1,32 @@
-"""`uic data ...`: make a dataset out of MovieLens 100K or of any log, and look at one.
+"""`uic data ...`: make a dataset out of a known log or of any, and look at one. The paper's two logs are in paper_data.py.
 
 The work is in model/data; here are the command line, the clock, the environment and what is printed.
 """
 
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
+from jobs.data_shown import Report, stages
+from jobs.data_shown import summarise as summarise
+from jobs.paper_data import amazon_command, taobao_command
 from uic.errors import BadInput
 
 if TYPE_CHECKING:  # pandas and scikit-learn take seconds to load, and `uic --help` must not
-    from model.data.dataset import Dataset, Stats
+    from model.data.dataset import Dataset
     from model.data.event_log import TableColumns
     from model.data.prepare import PrepareSettings
 
 data_app = typer.Typer(no_args_is_help=True, help="Make datasets for training, and look at them.")
-prepare_app = typer.Typer(no_args_is_help=True, help="Make a dataset from MovieLens 100K or from a log of your own.")
+prepare_app = typer.Typer(no_args_is_help=True, help="Make a dataset from a known log, or from one of your own.")
 data_app.add_typer(prepare_app, name="prepare")
+prepare_app.command("amazon-books")(amazon_command)
+prepare_app.command("taobao")(taobao_command)
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
@@ -33,8 +35,6 @@ DAY_MS = 24 * HOUR_MS
 ML100K_WINDOW_HOURS = 168.0
 # A log of unknown pace: an hour passes the leak check on news clicks and on shop visits alike, a day fails it on the latter.
 TABLE_WINDOW_HOURS = 1.0
-
-Report = Callable[[str], None]
 
 Window = Annotated[
     float, typer.Option(help="Negatives are drawn from all users' events of this many hours before the positive.")
@@ -71,7 +71,7 @@ def ml100k_command(
     Example: uic data prepare ml-100k --out data/ml-100k
     """
     console = Console()
-    with _stages(console) as report:
+    with stages(console) as report:
         dataset = prepare_ml100k(
             out,
             _settings(window_hours, negatives, min_history, min_item_count, train_share, valid_share, None, seed),
@@ -133,7 +133,7 @@ def table_command(
         features=_words(features) or (),
     )
     console = Console()
-    with _stages(console) as report:
+    with stages(console) as report:
         dataset = prepare_table(
             events,
             out,
@@ -281,49 +281,3 @@ def _settings(
 
 def _words(text: str | None) -> tuple[str, ...] | None:
     return None if text is None else tuple(word.strip() for word in text.split(",") if word.strip())
-
-
-@contextmanager
-def _stages(console: Console) -> Iterator[Report]:
-    # The part before ": " names a stage: its first line is printed, later ones only move beside the spinner.
-    started, current = time.monotonic(), ""
-    with console.status("") as status:
-
-        def report(line: str) -> None:
-            nonlocal current
-            stage = line.partition(": ")[0]
-            if stage != current:
-                console.print(f"[dim]{time.monotonic() - started:6.1f} s[/dim]  ", end="", highlight=False)
-                console.print(line, markup=False, highlight=False)
-                current = stage
-            status.update(line.splitlines()[0].replace("[", r"\["))
-
-        yield report
-
-
-def summarise(console: Console, dataset: "Dataset") -> None:
-    stats: Stats = dataset.stats
-    console.print(
-        f"\n{stats['source']['name']}: {stats['events']} events of {stats['users']} users, {stats['items']} items", end=""
-    )
-    console.print(
-        f", {stats['categories']} categories; history p50/p90/max {'/'.join(map(str, stats['history_length'].values()))}"
-    )
-    left_out = {name: n for name, n in stats["left_out"].items() if n}
-    console.print(f"left out: {', '.join(f'{name} {n}' for name, n in left_out.items()) or 'nothing'}", markup=False)
-    table = Table("split", "from (UTC)", "positive", "negative", title="samples", title_justify="left")
-    starts = dict(zip(("train", "valid", "test"), ("first_ms", "valid_from_ms", "test_from_ms"), strict=True))
-    for split, counts in stats["samples"].items():
-        day = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(stats["times"][starts[split]] / 1000))
-        table.add_row(split, day, str(counts["positive"]), str(counts["negative"]))
-    console.print(table)
-    leaks = Table("feature alone", *stats["leak_auc"], title="leak check: AUC", title_justify="left")
-    for feature in stats["leak_auc"]["test"]:
-        figures = [by_feature[feature] for by_feature in stats["leak_auc"].values()]
-        leaks.add_row(feature, *("one label only" if auc is None else f"{auc:.3f}" for auc in figures))
-    console.print(leaks)
-    console.print(
-        f"{stats['cold_user_share']:.0%} of the test users have no event in the training part; the median user lives "
-        f"{stats['median_lifetime_minutes']:.0f} minutes. Results on this dataset are labelled: {stats['label']}"
-    )
-    console.print(f"dataset: {dataset.path}")

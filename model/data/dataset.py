@@ -12,7 +12,7 @@ with a smaller position than the sample's. How the rows come about is in prepare
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -27,6 +27,7 @@ from uic.errors import BadInput
 
 KIND = "dataset"
 FORMAT = 1
+EVENTS_FILE = "events.parquet"
 FEATURE_PREFIX = "f_"
 SPLITS = ("train", "valid", "test")
 
@@ -81,7 +82,7 @@ class Dataset:
 
     def events(self, *columns: str) -> pd.DataFrame:
         """All events (or only these columns of them), sorted by (user, position)."""
-        return _read(self.path / "events.parquet", list(columns) or None)
+        return _read(self.path / EVENTS_FILE, list(columns) or None)
 
     def samples(self, split: Split | None = None) -> pd.DataFrame:
         """The samples of one split, or of all, sorted by (user, position), a positive before its negatives."""
@@ -103,7 +104,7 @@ class Dataset:
         stats = _read_json(path / "stats.json")
         if stats.get("format") != FORMAT:
             raise BadInput(f"{path / 'stats.json'}: expected format {FORMAT}, got {stats.get('format')!r}; prepare it again")
-        _check_schema(path / "events.parquet", EVENT_COLUMNS)
+        _check_schema(path / EVENTS_FILE, EVENT_COLUMNS)
         columns = _check_schema(path / "samples.parquet", SAMPLE_COLUMNS)
         features = tuple(name.removeprefix(FEATURE_PREFIX) for name in columns if name.startswith(FEATURE_PREFIX))
         return cls(path=path, stats=stats, vocabularies=Vocabularies.load(path / "vocabulary.npz"), features=features)
@@ -122,15 +123,36 @@ class Dataset:
     ) -> "Dataset":
         """Write a dataset that appears whole or not at all; `replace` allows an older dataset to give way."""
         with new_directory(path, KIND, replace=replace) as partial:
-            _write(partial / "events.parquet", events, EVENT_COLUMNS)
-            features = {name: pa.float32() for name in samples.columns if name.startswith(FEATURE_PREFIX)}
-            _write(partial / "samples.parquet", samples, SAMPLE_COLUMNS | features)
-            vocabularies.save(partial / "vocabulary.npz")
-            if names is not None:
-                _write_json(partial / "names.json", names._asdict())
-            digests = {file.name: file_digest(file) for file in sorted(partial.iterdir())}
-            _write_json(partial / "stats.json", {"format": FORMAT, **stats, "files": digests})
+            _write(partial / EVENTS_FILE, events, EVENT_COLUMNS)
+            complete(partial, samples=samples, vocabularies=vocabularies, stats=stats, names=names)
         return cls.open(path)
+
+
+def complete(
+    directory: Path, *, samples: pd.DataFrame, vocabularies: Vocabularies, stats: Stats, names: Names | None = None
+) -> None:
+    """Write everything else beside the events that are in `directory` already (a log larger than memory comes in parts)."""
+    features = {name: pa.float32() for name in samples.columns if name.startswith(FEATURE_PREFIX)}
+    _write(directory / "samples.parquet", samples, SAMPLE_COLUMNS | features)
+    vocabularies.save(directory / "vocabulary.npz")
+    if names is not None:
+        _write_json(directory / "names.json", names._asdict())
+    digests = {file.name: file_digest(file) for file in sorted(directory.iterdir())}
+    _write_json(directory / "stats.json", {"format": FORMAT, **stats, "files": digests})
+
+
+def write_events(path: Path, batches: Iterable[Any], *, rows_at_once: int = 1 << 20) -> None:  # Any: pyarrow ships no types
+    """Write events batch by batch; the bytes depend on the rows alone, not on how they were cut into batches."""
+    schema = pa.schema(list(EVENT_COLUMNS.items()))
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        held = schema.empty_table()
+        for batch in batches:
+            held = pa.concat_tables([held, pa.Table.from_batches([batch]).cast(schema)])
+            while len(held) >= rows_at_once:
+                writer.write_table(held.slice(0, rows_at_once).combine_chunks(), row_group_size=rows_at_once)
+                held = held.slice(rows_at_once)
+        if len(held):
+            writer.write_table(held.combine_chunks(), row_group_size=rows_at_once)
 
 
 def file_digest(path: Path) -> str:

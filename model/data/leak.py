@@ -31,9 +31,9 @@ def leak_figures(log: OrderedLog, samples: pd.DataFrame, *, valid_from_ms: int) 
         candidate = pd.Index(items).get_indexer(pd.Index(part["item_id"]))
         count = np.where(candidate >= 0, popularity[candidate], 0)
         figures[split] = {
-            UNSEEN: _auc(label, count == 0),
-            IN_HISTORY: _auc(label, _in_history(log, item_codes, part, candidate)),
-            POPULARITY: _auc(label, count),
+            UNSEEN: auc_of(label, count == 0),
+            IN_HISTORY: auc_of(label, _in_history(log, item_codes, part, candidate)),
+            POPULARITY: auc_of(label, count),
         }
     return figures
 
@@ -65,7 +65,8 @@ def _in_history(
     return result
 
 
-def _auc(label: NDArray[np.int8], score: NDArray[np.generic]) -> float | None:
+def auc_of(label: NDArray[np.int8], score: NDArray[np.generic]) -> float | None:
+    """The AUC of one feature alone; None where the labels are of one kind."""
     from sklearn.metrics import roc_auc_score  # a second to load, and only needed here
 
     if len(np.unique(label)) < 2:

@@ -43,11 +43,11 @@ class PrepareSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _at_least("window", self.window_ms, 1)
-        _at_least("negatives", self.negatives, 1)
-        _at_least("min-history", self.min_history, 0)
-        _at_least("min-item-count", self.min_item_count, 1)
-        _at_least("seed", self.seed, 0)
+        at_least("window", self.window_ms, 1)
+        at_least("negatives", self.negatives, 1)
+        at_least("min-history", self.min_history, 0)
+        at_least("min-item-count", self.min_item_count, 1)
+        at_least("seed", self.seed, 0)
         if not (self.train_share > 0 and self.valid_share > 0 and self.train_share + self.valid_share < 1):
             raise BadInput(
                 "split: expected shares above 0 that leave something for the test, "
@@ -246,6 +246,7 @@ def _stats(
     }
 
 
-def _at_least(name: str, value: int, least: int) -> None:
+def at_least(name: str, value: int, least: int) -> None:
+    """Raise BadInput where an option is too small."""
     if value < least:
         raise BadInput(f"{name}: expected at least {least}, got {value}")

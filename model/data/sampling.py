@@ -23,40 +23,79 @@ class Drawn(NamedTuple):
 
 
 def draw_negatives(log: OrderedLog, positives: Rows, *, window_ms: int, count: int, seed: int) -> Drawn:
-    """Draw `count` negatives for each positive, with replacement, uniformly over the window's events of other items.
-
-    Exact, without rejection: the r-th event that is not the target's is found by rank, so a window full of the target
-    costs no more than another.
-    """
+    """Draw `count` negatives for each positive, with replacement, uniformly over the window's events of other items."""
     order = log.by_time
-    times = log.times[order]
-    item_codes = np.unique(log.items, return_inverse=True)[1].astype(np.int64)
-    rank_span = len(order) + 1
+    kept, ranks = draw_from_window(
+        log.times[order],
+        log.items[order],
+        targets=log.items[positives],
+        moments=log.times[positives],
+        window_ms=window_ms,
+        count=count,
+        rng=np.random.default_rng(seed),
+    )
+    return Drawn(positives[kept], order[ranks], int((~kept).sum()))
+
+
+def draw_from_window(
+    times: Rows, items: Rows, *, targets: Rows, moments: Rows, window_ms: int, count: int, rng: np.random.Generator
+) -> tuple[NDArray[np.bool_], Rows]:
+    """Of events in the order of time, `count` of [moment - window_ms, moment) that are not of the target item.
+
+    Returns which targets found any, and for those the places of the events. Exact, without rejection: the r-th event that is
+    not the target's is found by rank, so a window full of the target costs no more than another.
+
+    >>> rng = np.random.default_rng(0)
+    >>> draw_from_window(np.array([1, 2, 3]), np.array([7, 8, 7]), targets=np.array([7, 8]), moments=np.array([3, 2]),
+    ...     window_ms=2, count=3, rng=rng)
+    (array([ True,  True]), array([[1, 1, 1],
+           [0, 0, 0]]))
+    """
+    distinct, item_codes = np.unique(items, return_inverse=True)
+    span = len(times) + 1
 
     # Each item's events as ranks in the whole log, item after item; keys make one sorted array of all of them.
-    ranks = np.lexsort((np.arange(len(order)), item_codes[order])).astype(np.int64)
-    owner = item_codes[order][ranks]
-    item_starts = np.searchsorted(owner, np.arange(item_codes.max() + 2)).astype(np.int64)
-    index_in_item = np.arange(len(order)) - item_starts[owner]
-    rank_keys = owner * rank_span + ranks
+    ranks = np.lexsort((np.arange(len(times)), item_codes)).astype(np.int64)
+    owner = item_codes[ranks].astype(np.int64)
+    item_starts = np.searchsorted(owner, np.arange(len(distinct) + 1)).astype(np.int64)
+    index_in_item = np.arange(len(times)) - item_starts[owner]
+    rank_keys = owner * span + ranks
     # How many events of other items lie before each event: never decreasing within an item.
-    other_keys = owner * rank_span + (ranks - index_in_item)
+    other_keys = owner * span + (ranks - index_in_item)
 
-    target = item_codes[positives]
-    moment = log.times[positives]
-    low = np.searchsorted(times, moment - window_ms, side="left").astype(np.int64)
-    high = np.searchsorted(times, moment, side="left").astype(np.int64)
-    first = np.searchsorted(rank_keys, target * rank_span + low)
-    own = np.searchsorted(rank_keys, target * rank_span + high) - first
+    # A target without an event here gets a code of its own, after all others.
+    target = pd.Index(distinct).get_indexer(pd.Index(targets)).astype(np.int64)
+    target[target < 0] = len(distinct)
+    low = np.searchsorted(times, moments - window_ms, side="left").astype(np.int64)
+    high = np.searchsorted(times, moments, side="left").astype(np.int64)
+    first = np.searchsorted(rank_keys, target * span + low)
+    own = np.searchsorted(rank_keys, target * span + high) - first
     others = high - low - own
     kept = others > 0
 
     target, low, first, others = target[kept], low[kept], first[kept], others[kept]
-    r = np.random.default_rng(seed).integers(0, others[:, None], size=(len(others), count))
+    r = rng.integers(0, others[:, None], size=(len(others), count))
     earlier_in_item = (first - item_starts[target])[:, None]
-    skipped = np.searchsorted(other_keys, target[:, None] * rank_span + low[:, None] + r - earlier_in_item, side="right")
-    negative_ranks = low[:, None] + r + (skipped - first[:, None])
-    return Drawn(positives[kept], order[negative_ranks], int((~kept).sum()))
+    skipped = np.searchsorted(other_keys, target[:, None] * span + low[:, None] + r - earlier_in_item, side="right")
+    return kept, low[:, None] + r + (skipped - first[:, None])
+
+
+def draw_by_weight(weights: Rows, targets: Rows, rng: np.random.Generator) -> tuple[NDArray[np.bool_], Rows]:
+    """Of items 0 .. len(weights) - 1, one for each target, in proportion to its weight and never the target itself.
+
+    Returns which targets found any, and for those the item.
+
+    >>> draw_by_weight(np.array([1, 0, 5]), np.array([2, 2]), np.random.default_rng(0))
+    (array([ True,  True]), array([0, 0]))
+    """
+    ends = np.cumsum(weights)
+    others = ends[-1] - weights[targets]
+    kept = others > 0
+    target = targets[kept]
+    r = rng.integers(0, others[kept])
+    # The target's own stretch [end - weight, end) is stepped over.
+    r += np.where(r >= ends[target] - weights[target], weights[target], 0)
+    return kept, np.searchsorted(ends, r, side="right").astype(np.int64)
 
 
 def event_samples(log: OrderedLog, drawn: Drawn) -> pd.DataFrame:

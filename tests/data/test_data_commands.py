@@ -138,13 +138,15 @@ def test_show_prints_the_statistics(tmp_path: Path) -> None:
 
 
 def test_the_commands_load_no_heavy_library_before_they_run() -> None:
-    heavy = "{'pandas', 'pyarrow', 'sklearn', 'torch', 'scipy'}"
+    heavy = "{'pandas', 'pyarrow', 'sklearn', 'torch', 'scipy', 'duckdb'}"
     script = f"import sys, jobs.data, jobs.events; sys.exit(', '.join({heavy} & set(sys.modules)) or 0)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("command", [["prepare", "ml-100k"], ["prepare", "table"], ["show"]])
+@pytest.mark.parametrize(
+    "command", [["prepare", "ml-100k"], ["prepare", "amazon-books"], ["prepare", "taobao"], ["prepare", "table"], ["show"]]
+)
 def test_help_teaches_with_an_example(command: list[str]) -> None:
     assert f"Example: uic data {' '.join(command)}" in " ".join(run(*command, "--help").output.replace("│", " ").split())
 
