@@ -1,12 +1,16 @@
-"""Where a follower begins: what its stores know of the topic, against what the topic is now."""
+"""Where a follower begins: what its stores know of the job and the topic, against what those are now."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
-from jobs.store.topic import Reach
+from jobs.folder import JobFolder
+from jobs.rollback.journal import Folder
+from jobs.store.topic import Reach, SnapshotsTopic
 from uic.codec import Codec, read_header
-from uic.errors import CorruptMemory, StoreMismatch
+from uic.errors import BadInput, CorruptMemory, StoreMismatch
 from uic.store.apply import FollowingStore, Snapshot
 from uic.store.contract import Source
+from uic.store.lineage import Lineage
 
 Say = Callable[[str], None]
 
@@ -57,6 +61,46 @@ def warn_of_missed_deletions(
                 f"{source.topic}-{partition} was last read {away_ms // hour_ms} h ago, and Kafka keeps deletions for "
                 f"{kept_ms // hour_ms} h: users who left since may still be in the store; a new store would not have them"
             )
+
+
+def generations_of(job_dir: Path) -> Lineage:
+    """The generations that a job's rollbacks have begun, as their journals have them."""
+    lineage = Lineage()
+    for journal in Folder(job_dir).journals():
+        if "fence" in journal.done:
+            lineage = lineage.begin(journal.plan.generation, journal.plan.cut_ms)
+    return lineage
+
+
+def know_generations(stores: Sequence[FollowingStore], topic: SnapshotsTopic, job_dir: Path, say: Say) -> None:
+    """Take over the generations that the stores do not know, of a job that was rolled back before they were made.
+
+    The topic still has what a rollback cut off, of users who have not come since; without the cut, it would count. Raises
+    BadInput where a new store is to follow a job of a later generation whose folder is not there.
+    """
+    known = generations_of(job_dir)
+    for store in stores:
+        if len(known.cuts) > len(store.lineage.cuts):
+            store.adopt(known)
+            say(f"after {len(known.cuts)} rollbacks of the job, the store begins in generation {known.active}")
+    if all(store.source is not None or store.lineage.cuts for store in stores):
+        return
+    if job_dir.exists() and JobFolder(job_dir, make=False).record() is not None:
+        return
+    generation = max(map(_generation, topic.newest(topic.reach(range(topic.source().partitions)))), default=0)
+    if generation > 0:
+        raise BadInput(
+            f"topic {topic.name} has memories of generation {generation}, which a rollback began, and the store is new: what "
+            f"was cut off would count in it. Expected the job's folder, which knows the cut, got nothing at {job_dir}: name it "
+            "with --job-dir"
+        )
+
+
+def _generation(snapshot: Snapshot) -> int:
+    try:
+        return snapshot.generation or 0 if snapshot.value is None else read_header(snapshot.value).generation
+    except CorruptMemory:
+        return 0
 
 
 def _words(source: Source) -> str:

@@ -57,6 +57,9 @@ def follow_command(
         str | None, typer.Option(help="Write one shard only, such as 0/2: other processes write the rest.")
     ] = None,
     until_end: Annotated[bool, typer.Option("--until-end", help="Stop when all that is there now is applied.")] = False,
+    job_dir: Annotated[
+        Path | None, typer.Option(help="The job's folder, which knows its rollbacks; default: stream.job_dir.")
+    ] = None,
     metrics_port: Annotated[int | None, typer.Option(help="Serve metrics to Prometheus on this port; 0: any free one.")] = None,
 ) -> None:
     """Apply the snapshots topic to the store, and go on until Ctrl-C. Killed at any moment, it goes on exactly where it was.
@@ -65,6 +68,7 @@ def follow_command(
 
     Example: uic store follow --bundle bundles/first --store store --shard 0/2
     """
+    from jobs.store.begin import know_generations
     from jobs.store.display import Display, summary
     from jobs.store.follow import Follower, Letters
     from jobs.store.topic import opened
@@ -82,6 +86,7 @@ def follow_command(
         letters = Letters(letters_of(path), settings.kafka.snapshots)
         stack.callback(letters.close)
         display = stack.enter_context(Display())
+        know_generations(stores, topic, job_dir or settings.stream.job_dir, display.say)
         if metrics_port is not None:
             display.say(f"metrics: http://127.0.0.1:{metrics.serve(metrics_port)}/metrics")
         follower = Follower(

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 from jobs import flink_metadata
 from jobs.blobs import BlobForm
-from jobs.rollback.journal import Folder
 from jobs.store.in_savepoint import memories_by_user
 from jobs.store.showing import paged, shown
 from uic.codec import NO_TIME, Codec, check_crc, read_header
@@ -25,7 +24,6 @@ from uic.memory import Numbers
 from uic.partition import partition_of
 from uic.store.apply import Applier, FollowingStore, Snapshot, SnapshotStore
 from uic.store.contract import WritableStore
-from uic.store.lineage import Lineage
 from uic.store.writing import Writing
 
 if TYPE_CHECKING:
@@ -171,12 +169,3 @@ def check_time(savepoint: Path, lost_ms: int | None) -> None:
             f"{savepoint}: it was taken {(lost_ms - taken_ms) / 1000:,.0f} s before Redis was seen to have lost memories; what "
             "came between would be missing. `uic checkpoint create` takes one now, while the job runs"
         )
-
-
-def lineage_of(job_dir: Path) -> Lineage:
-    """The generations that a job's rollbacks have begun, as their journals have them."""
-    lineage = Lineage()
-    for journal in Folder(job_dir).journals():
-        if "fence" in journal.done:
-            lineage = lineage.begin(journal.plan.generation, journal.plan.cut_ms)
-    return lineage

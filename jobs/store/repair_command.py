@@ -34,6 +34,7 @@ def repair_command(
 
     from jobs.checkpoints import form_of
     from jobs.store import repair
+    from jobs.store.begin import generations_of
     from jobs.store.command import open_stores
     from jobs.store.showing import counting
     from jobs.store.topic import opened
@@ -48,7 +49,7 @@ def repair_command(
     with closing(open_to_write(path, model.identity, zone=settings.days.zone, kept=settings.days.kept)) as whole:
         if savepoint is not None:
             repair.check_time(savepoint, getattr(whole, "lost_ms", None))
-        known = repair.lineage_of(folder)
+        known = generations_of(folder)
         if len(known.cuts) > len(whole.lineage.cuts):
             whole.adopt(known)
         broken = repair.remove_broken(whole)

@@ -2,7 +2,7 @@
 
 import itertools
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,10 +11,12 @@ sys.path.append(str(Path(__file__).parents[1] / "training"))
 
 import small
 from command import Ended, Uic
+from followed import Memories
 
 from jobs.cli import main
 from jobs.dev.stack import DevStack
 from jobs.settings import KafkaSettings
+from jobs.topics import create
 
 _numbers = itertools.count()
 
@@ -78,3 +80,28 @@ def uic_kafka(uic: Uic, kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setenv(f"UIC__KAFKA__{name.upper()}", str(getattr(kafka, name)))
     monkeypatch.setenv("UIC__KAFKA__PASSWORD", kafka.password.get_secret_value())
     return uic
+
+
+@pytest.fixture
+def memories(world: small.World) -> Memories:
+    return Memories(world)
+
+
+@pytest.fixture
+def topic(kafka: KafkaSettings) -> KafkaSettings:
+    """The same settings, the topics made."""
+    create(kafka)
+    return kafka
+
+
+@pytest.fixture
+def follow(uic_kafka: Uic, world: small.World, tmp_path: Path) -> Callable[..., str]:
+    """Follow to the end, into `tmp_path / "store"`; returns what was said."""
+
+    def run(*options: object, code: int = 0) -> str:
+        store = ("--store", tmp_path / "store")
+        ended = uic_kafka("store", "follow", "--bundle", world.bundle.path, *store, "--until-end", *options)
+        assert ended.code == code, ended.err
+        return ended.err + ended.out
+
+    return run

@@ -1,172 +1,27 @@
 """`uic store follow` against a real broker: killed, restarted, deceived; in the end the store says what the topic says."""
 
 import dataclasses
-import datetime
-import itertools
 import os
 import random
 import re
 import signal
-import subprocess
-import sys
 import time
-import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 import small
 from command import Uic
-from confluent_kafka import Producer, TopicPartition
+from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
+from followed import WAIT_S, Memories, content, following, last, made_anew, publish, until
 
-from jobs.dev.stack import DevStack
 from jobs.kafka import client_config
 from jobs.settings import KafkaSettings
-from jobs.store.begin import warn_of_missed_deletions, where_to_begin
-from jobs.store.topic import Reach
-from jobs.topics import create
-from uic.clock import Days
-from uic.codec import Codec, with_generation
-from uic.errors import StoreMismatch
+from uic.codec import Codec
 from uic.letters import LetterBox
 from uic.memory import MemoryLayout, UserMemory
 from uic.partition import partition_of
-from uic.store.contract import ReadableStore, Source, StoreIdentity
 from uic.store.rocksdb import RocksStore
-from uic.store.sharded import open_to_read
-
-Published = list[tuple[str, bytes | None]]
-WAIT_S = 60.0
-
-
-class Memories:
-    """Makes memories of the small world's layout."""
-
-    def __init__(self, world: small.World) -> None:
-        self.codec = world.codec
-        self.initial = world.bundle.initial
-
-    def __call__(self, sequence: int, log_time_ms: int | None = None, number: float = 0.0) -> bytes:
-        memory = dataclasses.replace(self.initial, sequence=sequence, log_time_ms=log_time_ms)
-        return self.codec.encode(dataclasses.replace(memory, state_F=memory.state_F + memory.state_F.dtype.type(number)))
-
-    def runs(self, seed: int, snapshots: int, users: int = 40) -> Published:
-        """What a job publishes: users that live, leave and come back, and now and then what it published before again."""
-        rng = random.Random(seed)
-        sequences = dict.fromkeys((f"u{number}" for number in range(users)), 0)
-        published: Published = []
-        for log_time_ms in range(snapshots):
-            user = rng.choice(list(sequences))
-            if sequences[user] > 3 and rng.random() < 0.1:
-                sequences[user] = 0
-                published.append((user, None))
-                continue
-            sequences[user] += 1
-            published.append((user, self(sequences[user], log_time_ms, number=rng.random())))
-            if rng.random() < 0.01:
-                published += published[-rng.randrange(1, 200) :]
-        return published
-
-
-@pytest.fixture
-def memories(world: small.World) -> Memories:
-    return Memories(world)
-
-
-@pytest.fixture
-def topic(kafka: KafkaSettings) -> KafkaSettings:
-    """The same settings, the topics made."""
-    create(kafka)
-    return kafka
-
-
-@pytest.fixture
-def follow(uic_kafka: Uic, world: small.World, tmp_path: Path) -> Callable[..., str]:
-    """Follow to the end, into `tmp_path / "store"`; returns what was said."""
-
-    def run(*options: object, code: int = 0) -> str:
-        store = ("--store", tmp_path / "store")
-        ended = uic_kafka("store", "follow", "--bundle", world.bundle.path, *store, "--until-end", *options)
-        assert ended.code == code, ended.err
-        return ended.err + ended.out
-
-    return run
-
-
-def publish(
-    kafka: KafkaSettings,
-    published: Iterable[tuple[str | bytes | None, bytes | None]],
-    partition: int = -1,
-    headers: Mapping[str, bytes] | None = None,
-) -> None:
-    failed: list[object] = []
-    producer = Producer(
-        {**client_config(kafka), "partitioner": "murmur2_random", "enable.idempotence": True, "linger.ms": 5, "log_level": 0}
-    )
-    for key, value in published:
-        while True:
-            try:
-                producer.produce(
-                    kafka.snapshots, key=key, value=value, partition=partition, headers=dict(headers or {}),
-                    on_delivery=lambda error, _: failed.append(error) if error is not None else None,
-                )  # fmt: skip
-                break
-            except BufferError:
-                producer.poll(0.1)
-        producer.poll(0)
-    assert producer.flush(WAIT_S) == 0
-    assert failed == []
-
-
-def last(published: Iterable[tuple[str, bytes | None]]) -> dict[str, bytes]:
-    return {user: blob for user, blob in dict(published).items() if blob is not None}
-
-
-def content(path: Path) -> dict[str, bytes | None]:
-    store = open_to_read(path)
-    try:
-        return {user: store.read(user) for user in store.users()}
-    finally:
-        store.close()
-
-
-@contextmanager
-def following(world: small.World, store: Path, *options: object) -> Iterator["subprocess.Popen[str]"]:
-    """A follower in a process of its own, with the settings of the environment. It is gone when the block is left."""
-    words = ["store", "follow", "--bundle", str(world.bundle.path), "--store", str(store), *map(str, options)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "jobs.cli", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def until(is_so: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
-    give_up_at = time.monotonic() + WAIT_S
-    while not is_so():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < give_up_at, "it took too long"
-        time.sleep(0.02)
-
-
-def opened_when_made(path: Path, process: "subprocess.Popen[str]") -> ReadableStore:
-    """The store, as soon as a follower has made it."""
-    found: list[ReadableStore] = []
-
-    def is_there() -> bool:
-        try:
-            found.append(open_to_read(path))
-        except Exception:  # not there, or half made
-            return False
-        return True
-
-    until(is_there, process)
-    return found[0]
 
 
 def test_the_last_snapshot_of_every_user_is_in_the_store(
@@ -324,14 +179,6 @@ def test_a_topic_made_anew_is_read_from_its_beginning_and_larger_versions_stay(
     assert "is not the topic" not in follow()
 
 
-def made_anew(kafka: KafkaSettings) -> None:
-    admin = AdminClient(client_config(kafka))
-    admin.delete_topics([kafka.snapshots])[kafka.snapshots].result()
-    give_up_at = time.monotonic() + WAIT_S
-    while kafka.snapshots not in create(kafka):
-        assert time.monotonic() < give_up_at
-
-
 def test_a_topic_with_more_partitions_than_before_is_refused(
     follow: Callable[..., str], topic: KafkaSettings, memories: Memories
 ) -> None:
@@ -367,182 +214,3 @@ def test_a_topic_that_is_not_there_is_refused_with_the_way_out(
     said = follow(code=2)
     assert f"topic {kafka.snapshots}: not at {kafka.bootstrap}; `uic topics create` makes it" in said
     assert not (tmp_path / "store").exists()
-
-
-def test_a_running_follower_shows_new_memories_at_once_and_ends_in_order(
-    uic_kafka: Uic, topic: KafkaSettings, memories: Memories, world: small.World, tmp_path: Path
-) -> None:
-    with following(world, tmp_path / "store", "--metrics-port", "0") as process:
-        assert process.stderr is not None
-        port = re.search(r"http://127.0.0.1:(\d+)/metrics", process.stderr.readline())
-        assert port is not None
-        store = opened_when_made(tmp_path / "store", process)
-        now_ms = time.time_ns() // 1_000_000
-        for sequence in range(1, 6):
-            publish(topic, [("u", memories(sequence, now_ms))])
-            until(lambda sequence=sequence: read(store, "u") == memories(sequence, now_ms), process)  # type: ignore[misc]  # as above
-        publish(topic, [("u", None)])
-        until(lambda: read(store, "u") is None, process)
-        store.close()
-        with urllib.request.urlopen(f"http://127.0.0.1:{port[1]}/metrics") as answer:
-            said = answer.read().decode()
-        assert 'uic_store_writes_total{result="written"} 5.0' in said
-        assert 'uic_store_writes_total{result="deleted"} 1.0' in said
-        assert 'uic_freshness_seconds_bucket{le="+Inf"} 5' in said
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(WAIT_S) == 0
-        assert process.stdout is not None
-        assert "5 written  0 stale  1 deleted  0 refused  0 to go" in process.stdout.read()
-    # Nothing holds the store any more.
-    RocksStore.create_or_open(tmp_path / "store", world.bundle.identity, wait_s=0).close()
-
-
-def hears(process: "subprocess.Popen[str]", text: str) -> None:
-    """Reads what it says up to this text."""
-    assert process.stderr is not None
-    assert any(text in line for line in process.stderr), f"{text}: not said"
-
-
-def read(store: ReadableStore, user: str) -> bytes | None:
-    store.refresh()
-    return store.read(user)
-
-
-def test_a_running_follower_heeds_a_rollback_and_takes_nothing_from_a_zombie(
-    uic_kafka: Uic, topic: KafkaSettings, memories: Memories, world: small.World, tmp_path: Path
-) -> None:
-    tuesday = datetime.date(2026, 11, 17)
-    cut_ms = Days().begins_ms(tuesday)
-    users = [f"u{number}" for number in range(30)]
-    publish(topic, [(user, memories(5, cut_ms - 1)) for user in users])
-    publish(topic, [(user, memories(9, cut_ms, number=1.0)) for user in users])
-    with following(world, tmp_path / "store", "--shards", 3) as process:
-        store = opened_when_made(tmp_path / "store", process)
-
-        def holds(user: str, blob: bytes | None) -> bool:
-            store.refresh()
-            return store.read(user) == blob
-
-        until(lambda: all(holds(user, memories(9, cut_ms, number=1.0)) for user in users), process)
-        store.begin_generation(1, cut_ms)
-        assert {store.read(user) for user in users} == {memories(5, cut_ms - 1)}
-        publish(topic, [(user, memories(10, cut_ms + 1)) for user in users[:10]])
-        publish(topic, [(user, None) for user in users[10:20]], headers={"generation": b"0"})
-        publish(topic, [(user, None) for user in users[20:25]], headers={"generation": b"1"})
-        publish(topic, [(user, None) for user in users[25:29]], headers={"forget": b""})
-        ours = with_generation(memories(6, cut_ms), 1)
-        publish(topic, [(user, ours) for user in users[-1:]])
-        assert {store.read(user) for user in users[:10]} == {memories(5, cut_ms - 1)}
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=WAIT_S)
-    with following(world, tmp_path / "store", "--until-end") as process:
-        process.communicate(timeout=WAIT_S)
-    assert process.returncode == 0
-    store.refresh()
-    before = memories(5, cut_ms - 1)
-    assert [store.read(user) for user in users] == [before] * 20 + [None] * 9 + [ours]
-    assert [store.read(user, as_of=tuesday) for user in users] == [before] * 25 + [None] * 4 + [before]
-    store.close()
-    status = uic_kafka("store", "status", "--store", tmp_path / "store").out
-    assert "days kept: 2026-11-11 to 2026-11-17 (UTC)" in status
-    assert "generation 1: begun by a rollback to 2026-11-17; earlier generations count up to there" in status
-
-
-def test_a_running_follower_waits_for_the_broker_and_takes_up_a_topic_made_anew(
-    memories: Memories, world: small.World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with DevStack(tmp_path / "stack", taskmanagers=0, flink_cluster=False) as stack:
-        kafka = stack.kafka_settings().model_copy(update={"partitions": 2})
-        for name in ("bootstrap", "partitions"):
-            monkeypatch.setenv(f"UIC__KAFKA__{name.upper()}", str(getattr(kafka, name)))
-        create(kafka)
-        publish(kafka, [("u", memories(1))])
-        with following(world, tmp_path / "store") as process:
-            store = opened_when_made(tmp_path / "store", process)
-            until(lambda: read(store, "u") == memories(1), process)
-            stack.broker.kill()
-            hears(process, "waiting for topic snapshots: ")
-            stack.broker.restart()
-            publish(kafka, [("u", memories(2))])
-            until(lambda: read(store, "u") == memories(2), process)
-            hears(process, "topic snapshots is there again")
-
-            made_anew(kafka)
-            publish(kafka, [("v", memories(1)), ("u", memories(1))])
-            until(lambda: read(store, "v") == memories(1), process)
-            assert read(store, "u") == memories(2)
-            store.close()
-            process.send_signal(signal.SIGINT)
-            assert process.wait(WAIT_S) == 0
-            hears(process, "snapshots is not the topic that the store has applied")
-
-
-SOURCE = Source(cluster_id="c", topic="snapshots", topic_id="t", partitions=2)
-
-
-@pytest.fixture
-def plain(world: small.World, tmp_path: Path) -> Iterator[RocksStore]:
-    store = RocksStore.create_or_open(tmp_path / "plain", world.bundle.identity)
-    yield store
-    store.close()
-
-
-def begun(store: RocksStore, source: Source, *reach: Reach) -> tuple[dict[int, int], list[str]]:
-    said: list[str] = []
-    return where_to_begin(store, source, dict(enumerate(reach)), said.append), said
-
-
-def test_a_store_begins_where_it_is_and_a_new_one_at_the_beginning(plain: RocksStore) -> None:
-    assert begun(plain, SOURCE, Reach(0, 9), Reach(4, 9)) == ({0: 0, 1: 4}, [])
-    plain.commit(plain.writing(), {0: 9, 1: 5})
-    assert begun(plain, SOURCE, Reach(0, 9), Reach(4, 9)) == ({0: 9, 1: 5}, [])
-
-
-def test_a_partition_that_was_cut_off_is_read_from_its_beginning(plain: RocksStore) -> None:
-    plain.follow(SOURCE)
-    plain.commit(plain.writing(), {0: 9, 1: 5})
-    offsets, said = begun(plain, SOURCE, Reach(2, 8), Reach(4, 9))
-    assert offsets == {0: 2, 1: 5}
-    assert said == ["snapshots-0 ends at 8, the store is at 9: the topic was cut off; it is read from its beginning"]
-
-
-@pytest.mark.parametrize("change", [{"cluster_id": "d"}, {"topic_id": "x"}, {"topic": "other"}])
-def test_another_topic_is_read_from_its_beginning(plain: RocksStore, change: dict[str, str]) -> None:
-    plain.follow(SOURCE)
-    plain.commit(plain.writing(), {0: 9, 1: 5})
-    offsets, said = begun(plain, SOURCE._replace(**change), Reach(0, 99), Reach(0, 99))  # type: ignore[arg-type]  # all texts
-    assert offsets == {0: 0, 1: 0}
-    assert len(said) == 1
-    assert plain.source == SOURCE._replace(**change)  # type: ignore[arg-type]  # as above
-    with pytest.raises(StoreMismatch, match=r"has 3 partitions, the store follows .* with 2"):
-        begun(plain, SOURCE._replace(partitions=3), Reach(0, 0))
-
-
-@pytest.mark.parametrize(("away_h", "end", "lines"), [(23, 9, 0), (25, 9, 1), (25, 5, 0)])
-def test_who_was_away_longer_than_deletions_are_kept_is_told(plain: RocksStore, away_h: int, end: int, lines: int) -> None:
-    plain.commit(plain.writing(), {0: 5})
-    said: list[str] = []
-    hour_ms = 3_600_000
-    warn_of_missed_deletions(plain, SOURCE, {0: Reach(0, end)}, 24 * hour_ms, away_h * hour_ms, said.append)
-    assert len(said) == lines
-    assert all("was last read 25 h ago, and Kafka keeps deletions for 24 h" in line for line in said)
-
-
-def test_runs_of_the_tests_hold_departures_returns_and_repetitions(memories: Memories) -> None:
-    published = memories.runs(seed=1, snapshots=3000)
-    assert sum(blob is None for _, blob in published) > 100
-    assert len(published) > 3000
-    assert any(
-        first[1] is None and second[1] is not None
-        for user in ("u1", "u2")
-        for first, second in itertools.pairwise([each for each in published if each[0] == user])
-    )
-
-
-def test_a_store_without_a_source_says_so_in_its_status(uic_kafka: Uic, world: small.World, tmp_path: Path) -> None:
-    identity: StoreIdentity = world.bundle.identity
-    RocksStore.create_or_open(tmp_path / "store", identity).close()
-    ended = uic_kafka("store", "status", "--store", tmp_path / "store")
-    assert ended.code == 0
-    assert identity.layout in ended.out
-    assert "it follows no topic" in ended.out
