@@ -41,7 +41,9 @@ def train_command(
     preset: Annotated[str | None, typer.Option(help="default, official or paper; else model.preset of uic.yaml.")] = None,
     epochs: Annotated[int | None, typer.Option(help="At most so many.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights and order.")] = None,
-    targets: Annotated[str | None, typer.Option(help="all: every sample of a user; last: only the user's last.")] = None,
+    targets: Annotated[
+        str | None, typer.Option(help="all: every sample of a user; last: the user's last; a number: so many of a user.")
+    ] = None,
     history: Annotated[str | None, typer.Option(help="full, or none: the candidate-only control.")] = None,
     mur: Annotated[str | None, typer.Option(help="Write-weight re-balancing: none, shift or transfer.")] = None,
     regulariser_weight: Annotated[float | None, typer.Option(help="Of the utilisation loss; 0 switches it off.")] = None,
@@ -245,13 +247,15 @@ def evaluate(target: Path, dataset: "Dataset", split: Split, *, controls: bool, 
         model: CtrModel = model_of(bundle)
         items, categories = bundle.items, bundle.categories
         features, targets, without = bundle.manifest.head_features, bundle.manifest.training.get("targets", "all"), False
+        latest = None
     else:
         run = Run.open(target)
         model, (items, categories) = run.best_model(), run.vocabularies
         features, targets, without = run.plan.features, run.plan.config.targets, run.plan.config.history == "none"
+        latest = run.plan.config.history_events
     histories: Histories = Histories.of(dataset, items, categories)
     places: Places = histories.places((histories.samples["split"] == split).to_numpy(), features)
-    rows = {"memory at its position": score(model, histories, places, without_history=without).measure(split)}
+    rows = {"memory at its position": score(model, histories, places, without_history=without, latest=latest).measure(split)}
     if controls and not without:
         few = control.sampled(places, most)
         rows["initial memory (no history)"] = score(model, histories, places, without_history=True).measure(split)

@@ -17,8 +17,11 @@ PRESETS: dict[str, dict[str, Any]] = {"official": _OFFICIAL, "paper": {"regulari
 class TrainConfig:
     """Training settings, section `train` of uic.yaml.
 
-    targets            `all`: every sample of a user is read from one scan of the history; `last`: only the user's last one
+    targets            `all`: every sample of a user is read from one scan of the history; `last`: only the user's last one;
+                       a number: at most so many places a user, spread evenly over those there are, the last among them
     history            `full`, or `none`: every memory is the initial one (the candidate-only control)
+    history_events     how many events before each place are seen, the latest; None: all of them. Each place is then scanned
+                       by itself, which costs more
     batch_users        users scanned side by side
     chunk              events between two cuts of back-propagation through time
     samples_per_step   the optimiser steps when so many samples have been seen since its last step
@@ -36,8 +39,9 @@ class TrainConfig:
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  # read by pydantic, never changed
 
-    targets: Literal["all", "last"] = "all"
+    targets: Literal["all", "last"] | int = "all"
     history: Literal["full", "none"] = "full"
+    history_events: int | None = None
     epochs: int = 12
     batch_users: int = 64
     chunk: int = 16
@@ -66,12 +70,22 @@ class TrainConfig:
         for name in ("epochs", "batch_users", "chunk", "samples_per_step", "patience"):
             if getattr(self, name) < 1:
                 raise BadInput(f"train.{name}: expected at least 1, got {getattr(self, name)}")
+        for name in ("targets", "history_events"):
+            if isinstance(getattr(self, name), int) and getattr(self, name) < 1:
+                raise BadInput(f"train.{name}: expected at least 1, got {getattr(self, name)}")
         for name in ("learning_rate", "decay", "clip_norm"):
             if not getattr(self, name) > 0:
                 raise BadInput(f"train.{name}: expected more than 0, got {getattr(self, name)}")
         for name in ("weight_decay", "regulariser_weight", "auxiliary_weight"):
             if not getattr(self, name) >= 0:
                 raise BadInput(f"train.{name}: expected 0 or more, got {getattr(self, name)}")
+
+    @property
+    def most_targets(self) -> int | None:
+        """At most so many places of a user are trained on; None: all."""
+        if isinstance(self.targets, int):
+            return self.targets
+        return 1 if self.targets == "last" else None
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

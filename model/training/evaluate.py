@@ -1,5 +1,6 @@
 """Scores of a model on the places of a split, and controls that tell what the history is worth."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,8 +36,14 @@ class Scored:
 
 
 @torch.no_grad()
-def score(model: CtrModel, histories: Histories, places: Places, *, without_history: bool = False) -> Scored:
-    """Score every place from its user's history up to exactly its position, or from no history."""
+def score(
+    model: CtrModel, histories: Histories, places: Places, *, without_history: bool = False, latest: int | None = None
+) -> Scored:
+    """Score every place from its user's history up to exactly its position, from its `latest` events, or from no history."""
+    if latest is not None and not without_history:
+        own, moved = histories.latest(places, latest)
+        # Measured as the users they are, as in controls.py.
+        return dataclasses.replace(score(model, own, moved), places=places)
     model.eval()
     device = next(model.parameters()).device
     nothing = np.zeros((len(places), 0), np.float32)

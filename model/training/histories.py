@@ -92,14 +92,17 @@ class Histories:
         part = slice(self.offsets[user], self.offsets[user + 1])
         return self.item_rows[part], self.category_rows[part]
 
-    def places(self, chosen: NDArray[np.bool_], features: Sequence[str] = (), *, last_only: bool = False) -> Places:
-        """The places of the chosen samples; with `last_only` each user's last place alone."""
+    def places(self, chosen: NDArray[np.bool_], features: Sequence[str] = (), *, most: int | None = None) -> Places:
+        """The places of the chosen samples; at most `most` of a user, spread evenly over them, the last always among them."""
         table = self.samples[chosen].assign(sample=np.flatnonzero(chosen))
         table = table.sort_values(["user_index", "position"], kind="stable")
         keys = table[["user_index", "position"]].to_numpy(dtype=np.int64)
-        if last_only and len(keys):
-            last = table.groupby("user_index")["position"].transform("max").to_numpy()
-            table, keys = table[keys[:, 1] == last], keys[keys[:, 1] == last]
+        if most is not None and len(keys):
+            rank = table.groupby("user_index")["position"].rank(method="dense").to_numpy(dtype=np.int64) - 1
+            count = pd.Series(rank).groupby(keys[:, 0]).transform("max").to_numpy(dtype=np.int64) + 1
+            # Of n places `most` are kept: those at which floor((rank + 1) most / n) goes up.
+            kept = (rank + 1) * most // count > rank * most // count
+            table, keys = table[kept], keys[kept]
         is_new = np.ones(len(keys), dtype=bool)
         is_new[1:] = (keys[1:] != keys[:-1]).any(axis=1)
         place = np.cumsum(is_new) - 1
@@ -126,6 +129,25 @@ class Histories:
             sample_PN=spread(table["sample"].to_numpy(dtype=np.int64), -1).astype(np.int64),
             features_PNC=features_PNC,
         )
+
+    def spans(self, user_R: Int64, start_R: Int64, stop_R: Int64) -> "Histories":
+        """Histories of new users: each has done events start to stop of one of these users and nothing else."""
+        lengths = stop_R - start_R
+        ends = np.cumsum(lengths)
+        first = self.offsets[user_R] + start_R
+        rows = np.repeat(first - (ends - lengths), lengths) + np.arange(ends[-1] if len(ends) else 0)
+        return dataclasses.replace(
+            self,
+            users=np.arange(len(user_R)).astype(object),
+            offsets=np.append(0, ends).astype(np.int64),
+            item_rows=self.item_rows[rows],
+            category_rows=self.category_rows[rows],
+        )
+
+    def latest(self, places: Places, most: int) -> "tuple[Histories, Places]":
+        """The same places where each is a user of its own, who has done the latest `most` events before it."""
+        own = self.spans(places.user_P, np.maximum(places.position_P - most, 0), places.position_P)
+        return own, dataclasses.replace(places, user_P=np.arange(len(places)), position_P=np.minimum(places.position_P, most))
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,19 @@ def measure(user: NDArray[np.int64], label: NDArray[np.float32], probability: ND
         raise BadInput(
             f"split {name or 'given'}: {int((~np.isfinite(probability)).sum())} of {len(label)} probabilities are not finite"
         )
+    of_users = user_aucs(user, label, probability)
+    return Metrics(
+        samples=len(label),
+        users=len(np.unique(user)),
+        auc=float(roc_auc_score(label, probability)),
+        logloss=float(log_loss(label, probability.astype(np.float64), labels=[0, 1])),
+        user_auc=float(np.average(of_users["auc"], weights=of_users["samples"])) if len(of_users) else float("nan"),
+        users_with_both_labels=len(of_users),
+    )
+
+
+def user_aucs(user: NDArray[np.int64], label: NDArray[np.float32], probability: NDArray[np.float32]) -> pd.DataFrame:
+    """`auc` and `samples` of each user who has both labels, by user."""
     table = pd.DataFrame({"user": user, "label": label, "p": probability})
     table["rank"] = table.groupby("user")["p"].rank()
     clicks = table[table["label"] > 0].groupby("user").agg(n=("rank", "size"), ranks=("rank", "sum"))
@@ -41,12 +54,4 @@ def measure(user: NDArray[np.int64], label: NDArray[np.float32], probability: ND
     both = size > clicks["n"]
     # Mann-Whitney: the share of (click, non-click) pairs of a user in the right order, ties counting half.
     n, total = clicks["n"][both], size[both]
-    user_auc = (clicks["ranks"][both] - n * (n + 1) / 2) / (n * (total - n))
-    return Metrics(
-        samples=len(label),
-        users=int(table["user"].nunique()),
-        auc=float(roc_auc_score(label, probability)),
-        logloss=float(log_loss(label, probability.astype(np.float64), labels=[0, 1])),
-        user_auc=float(np.average(user_auc, weights=total)) if len(user_auc) else float("nan"),
-        users_with_both_labels=int(both.sum()),
-    )
+    return pd.DataFrame({"auc": (clicks["ranks"][both] - n * (n + 1) / 2) / (n * (total - n)), "samples": total})

@@ -24,15 +24,15 @@ class Seen(NamedTuple):
     auxiliary: Tensor | None = None
 
 
-def readings(model: CtrModel, batch: UserBatch, chunk: int) -> Iterator[Seen]:
-    """Every place of the batch, in its order; memories `chunk` positions at a time."""
+def readings(model: CtrModel, batch: UserBatch, chunk: int, at_once: int = _PLACES_AT_ONCE) -> Iterator[Seen]:
+    """Every place of the batch, in its order; memories `chunk` positions at a time, raw events `at_once` places."""
     if isinstance(model, MemoryCtr):
         for read in scan_places(model, batch, chunk):
             yield Seen(batch.places.take(np.arange(read.start, read.stop)), read.states_PF, read.auxiliary)
         return
     assert isinstance(model, HistoryCtr)
-    for start in range(0, len(batch.places), _PLACES_AT_ONCE):
-        rows = np.arange(start, min(start + _PLACES_AT_ONCE, len(batch.places)))
+    for start in range(0, len(batch.places), at_once):
+        rows = np.arange(start, min(start + at_once, len(batch.places)))
         seen = events_before(batch, rows, model.variant.length)
         yield Seen(batch.places.take(rows), seen, _auxiliary_loss(model, seen))
 

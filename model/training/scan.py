@@ -24,12 +24,12 @@ class Read(NamedTuple):
     auxiliary: Tensor | None = None  # the mean auxiliary loss over the chunk's events, where the model has one
 
 
-def scan_places(model: MemoryCtr[Any], batch: UserBatch, chunk: int) -> Iterator[Read]:
-    """Fold the histories from each user's first event, `chunk` positions at a time.
+def scan_places(model: MemoryCtr[Any], batch: UserBatch, chunk: int, state: Any = None) -> Iterator[Read]:
+    """Fold the histories from each user's first event, `chunk` positions at a time; from the state of a new user, or from this.
 
     Yields after each chunk what was read in it; gradients reach back to the start of the chunk (truncated back-propagation).
     """
-    state = model.initial_state(len(batch.last_B))
+    state = model.initial_state(len(batch.last_B)) if state is None else state
     row = 0
     for start in range(0, batch.positions, chunk):
         stop = min(start + chunk, batch.positions)

@@ -39,9 +39,18 @@ class Progress(NamedTuple):
 
 
 def train(
-    run: Run, dataset: Dataset, on_progress: Callable[[Progress], None], on_epoch: Callable[[dict[str, Any]], None]
+    run: Run,
+    dataset: Dataset,
+    on_progress: Callable[[Progress], None],
+    on_epoch: Callable[[dict[str, Any]], None],
+    *,
+    watched: NDArray[np.bool_] | None = None,
 ) -> None:
-    """Train a run until its epochs or its patience are used up, going on from the last whole epoch if there is one."""
+    """Train a run until its epochs or its patience are used up, going on from the last whole epoch if there is one.
+
+    `watched` are samples, such as the test's, whose figures are noted after every epoch too. Nothing is chosen by them: they
+    are for tables that show what choosing by them, as the authors did, would have shown.
+    """
     config = run.plan.config
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -54,10 +63,12 @@ def train(
     optimiser = _optimiser(model, config)
     histories = Histories.of(dataset, run.vocabularies.items, run.vocabularies.categories)
     chosen, held_out = training_samples(histories, run)
-    places = histories.places(chosen, run.plan.features, last_only=config.targets == "last")
+    places = histories.places(chosen, run.plan.features, most=config.most_targets)
     valid = histories.places(held_out, run.plan.features)
     if not len(places) or not len(valid):
         raise BadInput(f"{dataset.path}: expected samples to train and validate on, got {len(places)} and {len(valid)} places")
+    without, latest = config.history == "none", config.history_events
+    trained_on, places = (histories, places) if latest is None else histories.latest(places, latest)
 
     metrics, first = _resume(run, model, optimiser)
     if metrics != run.metrics:
@@ -70,10 +81,13 @@ def train(
             began = time.monotonic()
             for group in optimiser.param_groups:
                 group["lr"] = config.learning_rate * config.decay ** (epoch - 1)
-            loss = train_epoch(model, optimiser, histories, places, config, epoch, on_progress)
-            scored = score(model, histories, valid, without_history=config.history == "none")
+            loss = train_epoch(model, optimiser, trained_on, places, config, epoch, on_progress)
+            scored = score(model, histories, valid, without_history=without, latest=latest)
             measured = scored.measure("valid")
             entry = {"epoch": epoch, "loss": loss, "valid": measured.to_json(), "seconds": time.monotonic() - began}
+            if watched is not None:
+                shown = histories.places(watched, run.plan.features)
+                entry["watched"] = score(model, histories, shown, without_history=without, latest=latest).measure().to_json()
             metrics["epochs"].append(entry)
             is_best = measured.auc > metrics.get("best_auc", -np.inf)
             if is_best:
@@ -182,7 +196,9 @@ def _reads(
     for place in rng.permutation(len(groups)):
         batch = user_batch(histories, places, users[groups[place]], config.device)
         batch = batch if negatives is None else negatives.drawn(batch, rng)
-        yield from readings(model, batch, config.chunk)
+        # So many places make a step of the optimiser; without it those who see raw events would step more seldom than asked.
+        at_once = max(1, config.samples_per_step // places.item_PN.shape[1])
+        yield from readings(model, batch, config.chunk, at_once)
 
 
 def _optimiser(model: CtrModel, config: TrainConfig) -> torch.optim.Optimizer:

@@ -22,6 +22,7 @@ from onnx_export.bundle import export_run
 from uic.bundle import Bundle
 from uic.codec import Codec
 from uic.event import BehaviourEvent, to_json
+from uic.models import AnyVariant
 from uic.runtime import OnnxStep
 from uic.store.rocksdb import RocksStore
 from uic.update import Rules
@@ -63,7 +64,7 @@ def dataset(path: Path, *, features: tuple[str, ...] = (), table: pd.DataFrame |
     )
 
 
-def run(path: Path, data: Dataset, *, variant: Variant = VARIANT, config: dict[str, Any] | None = None, **asked: Any) -> Run:
+def run(path: Path, data: Dataset, *, variant: AnyVariant = VARIANT, config: dict[str, Any] | None = None, **asked: Any) -> Run:
     """The run in `path`: begun, or gone on with, as the command line does it."""
     return open_run(path, data, TrainConfig(**{**CONFIG, **(config or {})}), variant.to_json, **asked)
 

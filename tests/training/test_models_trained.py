@@ -99,7 +99,7 @@ def test_the_auxiliary_loss_of_a_scan_is_that_of_each_event_told_from_its_negati
     model, histories = untrained(made), histories_of(data, made)
     assert isinstance(model, MimnCtr)
     assert model.auxiliary is not None
-    places = histories.places(np.ones(len(histories.samples), dtype=bool), last_only=True)
+    places = histories.places(np.ones(len(histories.samples), dtype=bool), most=1)
     batch = Negatives.of(histories).drawn(user_batch(histories, places, np.unique(places.user_P)), np.random.default_rng(1))
     assert batch.negatives is not None
     with torch.no_grad():
