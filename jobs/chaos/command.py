@@ -125,6 +125,8 @@ def _run_all(root: Path, bundle: Path, cases: "list[Case]", console: Console) ->
             results.append((case.name, proof, error, time.monotonic() - started))
             for wrong in [error] if proof is None else proof.wrong:
                 console.print(f"  WRONG: {wrong}")
+            if proof is not None and proof.holds:
+                console.print(f"  holds: {proof.applied:,} events of {proof.users:,} users, {results[-1][-1]:.0f} s")
     return results
 
 
