@@ -203,17 +203,18 @@ class Follower:
 
     def _apply_part(self, applier: Applier, part: list[Snapshot]) -> Applied | None:
         """Apply, however long a store in the network is away; None where we are stopped meanwhile."""
+        has_waited = False
         while not self._is_stopping:
             try:
                 applied = applier.apply(part, now_ms=time.time_ns() // 1_000_000)
             except StoreUnavailable as error:
-                if self.progress.waits_for is None:
+                if not has_waited:
                     self._say(f"waiting for the store: {error}")
-                self.progress.waits_for = str(error)
+                has_waited, self.progress.waits_for = True, str(error)
                 self._show(self.progress)
                 time.sleep(_WAIT_S)
                 continue
-            if self.progress.waits_for is not None:
+            if has_waited:
                 self._say("the store answers")
                 self.progress.waits_for = None
             return applied
