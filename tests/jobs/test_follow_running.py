@@ -5,18 +5,26 @@ import re
 import signal
 import time
 import urllib.request
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 import small
 from command import Uic
+from confluent_kafka import KafkaError
 from followed import WAIT_S, Memories, following, hears, made_anew, opened_when_made, publish, read, until
+from prometheus_client import CollectorRegistry
 
 from jobs.dev.stack import DevStack
 from jobs.settings import KafkaSettings
+from jobs.store.follow import Follower, Letters
+from jobs.store.topic import Reach, Read
 from jobs.topics import create
+from operators.metrics import FollowMetrics
 from uic.clock import Days
 from uic.codec import with_generation
+from uic.store.apply import Snapshot
+from uic.store.contract import Source
 from uic.store.rocksdb import RocksStore
 
 
@@ -115,3 +123,54 @@ def test_a_running_follower_waits_for_the_broker_and_takes_up_a_topic_made_anew(
             process.send_signal(signal.SIGINT)
             assert process.wait(WAIT_S) == 0
             hears(process, "snapshots is not the topic that the store has applied")
+
+
+class Script:
+    """A topic of one snapshot, which says first that all brokers are down."""
+
+    name = "snapshots"
+
+    def __init__(self, blob: bytes) -> None:
+        down = KafkaError(KafkaError._ALL_BROKERS_DOWN)
+        self._reads = iter([Read([], {}, [down]), Read([Snapshot(0, 0, b"u", blob)], {}, [])])
+
+    def source(self) -> Source:
+        return Source(cluster_id="c", topic=self.name, topic_id="t", partitions=1)
+
+    def ask(self) -> Callable[[], Source | None]:
+        return lambda: None
+
+    def reach(self, partitions: Iterable[int]) -> dict[int, Reach]:
+        return dict.fromkeys(partitions, Reach(0, 1))
+
+    def newest(self, _: object) -> list[Snapshot]:
+        return []
+
+    def deletions_kept_ms(self) -> None:
+        return None
+
+    def known_end(self, _: int) -> int:
+        return 1
+
+    def start(self, _: object) -> None:
+        pass
+
+    def read(self, _: float) -> Read:
+        return next(self._reads)
+
+
+def test_a_snapshot_may_be_the_first_to_tell_that_the_broker_is_back(
+    world: small.World, memories: Memories, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    store = RocksStore.create_or_open(tmp_path / "store", world.bundle.identity)
+    letters = Letters(tmp_path / "letters.sqlite", "snapshots")
+    follower = Follower(
+        Script(memories(1)), [store], world.codec, letters=letters, metrics=FollowMetrics(CollectorRegistry()), until_end=True,  # type: ignore[arg-type]  # as far as it is asked
+        say=said.append, show=lambda _: None,
+    )  # fmt: skip
+    assert follower.run()
+    assert [line.partition(":")[0] for line in said] == ["waiting for topic snapshots", "topic snapshots is there again"]
+    assert store.read("u") == memories(1)
+    letters.close()
+    store.close()
