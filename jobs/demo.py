@@ -208,7 +208,7 @@ def _score_stored(demo: Demo, bundle: "Bundle", scored: "Scored") -> None:
             blob = store.read_kept(users[user], int(position)) if position > 0 else None
             if blob is None and position > 0:
                 raise DemoFailed(f"user {users[user]!r}: no memory was kept after {position} events")
-            states[row] = bundle.initial.state_F if blob is None else bundle.codec.decode(blob).state_F
+            states[row] = bundle.initial.state_F if blob is None else bundle.published.decode(blob).state_F
         latest = [len(store.read(user) or b"") for user in store.users()]
     finally:
         store.close()

@@ -75,6 +75,7 @@ def run_command(
         idle_after_s=stream.idle_after_s,
         zone=settings.days.zone,
         kept_days=settings.days.kept,
+        numbers=settings.store.numbers,
         metrics_port=stream.metrics_port,
         metrics_host=stream.metrics_host,
         flink={**settings.flink, **flink_options(flink or [])},

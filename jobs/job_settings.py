@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jobs.jars import JOB_JARS
+from uic.memory import Numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,7 @@ class JobSettings:
     idle_after_s: int | None = None
     zone: str = "UTC"
     kept_days: int = 7
+    numbers: Numbers = "float32"
     metrics_port: int | None = None
     metrics_host: str = "127.0.0.1"
     wait_s: float = 30.0

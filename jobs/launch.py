@@ -17,7 +17,8 @@ from jobs.run import Run, Summary
 from operators import failure, progress
 from uic.bundle import Bundle
 from uic.errors import BadInput, JobError, StoreError
-from uic.store.opening import check_identity
+from uic.small import Shrink
+from uic.store.opening import check_identity, check_numbers
 from uic.store.place import absolute
 from uic.store.sharded import is_there, open_to_read
 
@@ -79,7 +80,7 @@ def _check(settings: JobSettings) -> Bundle:
 
 
 def _check_store(settings: JobSettings, bundle: Bundle) -> None:
-    """Refuse a store of another layout or lineage here, rather than in the job after its start."""
+    """Refuse a store of another layout, lineage or type of numbers here, rather than in the job after its start."""
     store = None
     if is_there(settings.store):
         # A store whose job died while making it cannot be read yet; the job finishes it.
@@ -88,6 +89,7 @@ def _check_store(settings: JobSettings, bundle: Bundle) -> None:
             store.close()
     if store is not None:
         check_identity(store.identity, bundle.identity, settings.store)
+        check_numbers(store.numbers, Shrink(settings.numbers), settings.store)
 
 
 def _plan_run(settings: JobSettings, folder: JobFolder, bundle: Bundle, display: Display) -> tuple[JobRecord, Path | None]:

@@ -122,6 +122,7 @@ class Run:
             restored_from=None if restore_from is None else str(restore_from),
             zone=settings.zone,
             kept_days=settings.kept_days,
+            numbers=settings.numbers,
         )
         plan = Plan(
             is_batched=self._choice.is_batched, python=sys.executable, batch=settings.batch, wait_ms=settings.batch_wait_ms

@@ -57,7 +57,7 @@ def score_command(
     try:
         item_ids, category_ids = parse_candidates(items)
         blob = memories.read(user, as_of=day)
-        memory = opened.initial if blob is None else opened.codec.decode(blob)
+        memory = opened.initial if blob is None else opened.published.decode(blob)
         probability_N = Scorer(opened, memories).score_memory(memory, item_ids, category_ids)
     finally:
         memories.close()
@@ -166,11 +166,11 @@ def show_command(
     console = Console(soft_wrap=True, highlight=False, markup=False)
     if day is not None:
         console.print(when.removeprefix(", "))
-    _print_memory(console, opened, user, opened.codec.decode(blob), len(blob), nearest)
+    _print_memory(console, opened, user, opened.published.decode(blob), len(blob), nearest)
 
 
 def _print_memory(console: Console, bundle: "Bundle", user: str, memory: "UserMemory", size: int, nearest: int) -> None:
-    console.print(f"user {user!r}: {memory.sequence} events applied, {size} bytes")
+    console.print(f"user {user!r}: {memory.sequence} events applied, {size} bytes in {memory.numbers}")
     console.print(f"last event  {_when(memory.last_time_ms)}")
     console.print(f"taken in    {_when(memory.log_time_ms)}")
     console.print(f"bundle      {memory.bundle_version} ({_when(memory.bundle_version)}), generation {memory.generation}")

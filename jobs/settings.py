@@ -26,6 +26,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from uic.clock import Days
 from uic.errors import BadInput
+from uic.memory import Numbers
 from uic.models import AnyVariant, model_variant
 
 DEFAULT_FILE = Path("uic.yaml")
@@ -109,6 +110,7 @@ class StoreSettings(_Section):
     """The online store. `password` comes from the environment alone (UIC__STORE__PASSWORD), in Flink's workers too."""
 
     path: Path = Field(Path("store"), description="a folder, or a URL such as redis://host:6379/0 (uic/store/place.py)")
+    numbers: Numbers = Field("float32", description="what memories are kept in: float32, float16 or int8 (uic/small.py)")
     password: SecretStr | None = Field(None, description="of a Redis that asks for one")
 
 

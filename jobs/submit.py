@@ -315,6 +315,7 @@ def _start(
         restored_from=None if restore_from is None else str(restore_from),
         generation=record.generation,
         zone=settings.days.zone,
+        numbers=settings.store.numbers,
         address=uuid.uuid4().hex,
         silent_before_ms=record.silent_before_ms,
         quarantine=record.quarantine,

@@ -228,7 +228,7 @@ class _Comparison:
 
     def _decode(self, user: str, blob: bytes) -> UserMemory:
         try:
-            return self._bundles[0].codec.decode(blob)
+            return self._bundles[0].published.decode(blob)
         except CorruptMemory as error:
             raise type(error)(f"user {user!r}: {error}") from error
 
@@ -237,11 +237,11 @@ def _difference(model: Model, expected: UserMemory, found: UserMemory) -> tuple[
     """What differs, None if nothing does, and by how much the tensors do in units of the tolerance."""
     if found.sequence != expected.sequence:
         return f"{found.sequence} events applied, expected {expected.sequence}", 0.0
-    if (found.last_time_ms, found.fingerprints) != (expected.last_time_ms, expected.fingerprints):
+    if not found.comes_of(expected.sequence, expected.last_time_ms, found.log_time_ms, expected.fingerprints):
         return "last event time or fingerprints differ: other events were applied", 0.0
     if found.log_time_ms != expected.log_time_ms:
         return f"taken in by the log at {found.log_time_ms}, expected {expected.log_time_ms}", 0.0
-    by_tensor = memory_excess(model.updater.codec.layout, found.state_F[None], expected.state_F[None])
+    by_tensor = memory_excess(model.updater.codec.layout, found.state_F[None], expected.state_F[None], found.numbers)
     tensor, worst = max(((name, float(value[0])) for name, value in by_tensor.items()), key=lambda pair: pair[1])
     if worst > 1.0:
         return f"{tensor} differs by {worst:.1f} of the tolerance after {found.sequence} events", worst

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 
+from uic.memory import Numbers
 from uic.update import Rules
 
 
@@ -13,7 +14,8 @@ class UpdateSettings:
 
     `store`: the RocksDB store that the operator writes itself; None where memories and letters leave as outgoing records.
     `direct`: a store in the network to which the batched plan writes memories as well (operators/direct.py).
-    `generation`: the one that its memories are of; `zone`, `kept_days`: the days that the store keeps memories of.
+    `generation`: the one that its memories are of; `zone`, `kept_days`: the days that the store keeps memories of; `numbers`:
+    what it keeps them in (uic/small.py).
     `address`: to which control messages for this start of the job are sent; empty where nothing controls it.
     `silent_before_ms`, `quarantine` (a file, uic/quarantine.py): after a rollback, the log time from which on memories are
     published, and what is left out from then on.
@@ -35,6 +37,7 @@ class UpdateSettings:
     generation: int = 0
     zone: str = "UTC"
     kept_days: int = 7
+    numbers: Numbers = "float32"
     silent_before_ms: int = 0
     quarantine: str | None = None
     address: str = ""

@@ -24,6 +24,8 @@ from uic.forgetting import FILE as FORGOTTEN_FILE
 from uic.forgetting import Forgotten
 from uic.letters import LetterBox
 from uic.quarantine import Quarantine
+from uic.small import Shrink
+from uic.store.contract import WritableStore
 from uic.store.sharded import open_to_write
 from uic.update import Outcome, Updater
 
@@ -72,17 +74,19 @@ class Worker:
             return Records(settings.generation)
         keep_at = {} if settings.keep_at is None else read_keep_at(Path(settings.keep_at))
         box = LetterBox(self._job_dir / "letters.sqlite")
-        store = open_to_write(Path(settings.store), bundle.identity, zone=settings.zone, kept=settings.kept_days)
+        store = self._open_store(settings.store, bundle)
         return Direct(store, box, keep_at, settings.generation)
 
     def _open_direct(self) -> DirectStore | None:
-        settings, identity = self._settings, self.deployment.model.bundle.identity
-        if settings.direct is None:
+        place, bundle = self._settings.direct, self.deployment.model.bundle
+        if place is None:
             return None
-        place = Path(settings.direct)
-        return DirectStore(
-            lambda: open_to_write(place, identity, zone=settings.zone, kept=settings.kept_days), settings.silent_before_ms
-        )
+        return DirectStore(lambda: self._open_store(place, bundle), self._settings.silent_before_ms)
+
+    def _open_store(self, place: str, bundle: Bundle) -> WritableStore:
+        settings = self._settings
+        shrink = Shrink(settings.numbers, bundle.layout)
+        return open_to_write(Path(place), bundle.identity, zone=settings.zone, kept=settings.kept_days, shrink=shrink)
 
     def _serve_metrics(self) -> StreamMetrics | None:
         settings = self._settings

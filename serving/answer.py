@@ -104,7 +104,7 @@ def _remembered(bundle: Bundle, blob: bytes | CorruptMemory | None, as_of: date 
     try:
         if isinstance(blob, CorruptMemory):
             raise blob
-        return Remembered(bundle.codec.decode(blob), "live" if as_of is None else "as_of")
+        return Remembered(bundle.published.decode(blob), "live" if as_of is None else "as_of")
     except CorruptMemory as error:
         return Remembered(bundle.initial, "incompatible", _WHY.get(type(error), "corrupt"))
 

@@ -40,13 +40,13 @@ class Scorer:
     ) -> Scores:
         """P(click) of N candidates for one user. Raises CorruptMemory: a broken memory is never scored from."""
         blob = self._store.read(user_id)
-        memory = self._bundle.initial if blob is None else self._bundle.codec.decode(blob)
+        memory = self._bundle.initial if blob is None else self._bundle.published.decode(blob)
         found: Found = "initial" if blob is None else "live"
         return Scores(self.score_memory(memory, item_ids, category_ids, features_NC), found, memory)
 
     def score_blob(self, blob: bytes, item_ids: NDArray[np.int64], category_ids: NDArray[np.int64]) -> Float32:
         """P(click) of N candidates from the bytes of a memory."""
-        return self.score_memory(self._bundle.codec.decode(blob), item_ids, category_ids)
+        return self.score_memory(self._bundle.published.decode(blob), item_ids, category_ids)
 
     def score_memory(
         self,

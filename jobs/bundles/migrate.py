@@ -128,7 +128,8 @@ class Migration:
         if sharded.is_sharded(Path(plan.store)):
             like = sharded.read(Path(plan.store))
             sharded.make(plan.new_store, shards=like.shards, partitions=like.partitions)
-        check_store(plan.new_store, bundle, days)
+        numbers = self._settings.store.numbers
+        check_store(plan.new_store, bundle, days, numbers)
         idle_after_ms = None if stream.idle_after_s is None else 1000 * stream.idle_after_s
         asked = WarmUp(
             history=plan.history, bundle=bundle.path, work=plan.work, until_ms=plan.until_ms, days=plan.days,
@@ -139,7 +140,8 @@ class Migration:
         users = report.counts.get("users", 0)
         files = [WorkFolder(plan.work).memories(number) for number in range(report.partitions)]
         self._progress.begin(f"writing {plan.new_store}", users, 0)
-        load(files, plan.new_store, bundle, days, forgotten=Forgotten(ledger), is_done=self._progress.advance)
+        forgotten = Forgotten(ledger)
+        load(files, plan.new_store, bundle, days, numbers=numbers, forgotten=forgotten, is_done=self._progress.advance)
         if not (plan.savepoint / FILE).exists():
             self._progress.begin(f"writing {plan.savepoint}", users, 0)
             about = describe(bundle, until_ms=plan.until_ms, idle_after_ms=idle_after_ms, users=users)

@@ -88,9 +88,9 @@ def check_store(path: Path, bundle: "Bundle | None") -> Iterator[Finding]:
             check_identity(store.identity, bundle.identity, path)
         user = next(iter(store.users()), None)
         if user is not None and bundle is not None and (blob := store.read(user)) is not None:
-            bundle.codec.decode(blob)
+            bundle.published.decode(blob)
         holds = "nobody yet" if user is None else "memories" + (" that fit the bundle" if bundle is not None else "")
-        yield ok("store", f"{path}: holds {holds}, layout {store.identity.layout}")
+        yield ok("store", f"{path}: holds {holds}, layout {store.identity.layout}, in {store.numbers}")
     except UicError as error:
         yield problem("store", error)
     finally:

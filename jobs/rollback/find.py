@@ -106,7 +106,7 @@ def find(
         memories.append({})
         for user, rows in groups:
             blob = store.read(user, day)
-            memory = bundle.initial if blob is None else bundle.codec.decode(blob)
+            memory = bundle.initial if blob is None else bundle.published.decode(blob)
             if blob is not None:
                 memories[-1][user] = memory
             part = None if features is None else features[rows]

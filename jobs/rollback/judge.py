@@ -130,7 +130,7 @@ class Judge:
         has_left = begin is None and self._rules.idle_after_ms is not None
         if blob is None or has_left or (forgotten is not None and forgotten.entry(user) is not None):
             return _RIGHT
-        memory = self._bundles[0].codec.decode(blob)
+        memory = self._bundles[0].published.decode(blob)
         events = self._log.events[user][: self._log.at_cut[user]]
         if events and {memory.bundle_version, version if begin is None else begin.bundle_version} != {version}:
             return _RIGHT
@@ -147,7 +147,7 @@ class Judge:
             ledger = self._ledger(begin, events[:at_goal])
             is_right = ledger.sequence == 0 or is_idle(ledger.log_time_ms, self._log.newest_ms, self._rules)
             return _RIGHT if is_right else ("differing", f"not in the store, expected a memory after {ledger.sequence} events")
-        memory = self._bundles[0].codec.decode(blob)
+        memory = self._bundles[0].published.decode(blob)
         # Nobody has touched it since.
         known = {bundle.manifest.version for bundle in self._bundles} | ({begin.bundle_version} if begin is not None else set())
         if memory.bundle_version in known:

@@ -13,6 +13,7 @@ from jobs.record import ClusterRecord, JobRecord
 from jobs.rollback.journal import Offsets, Plan
 from jobs.settings import Settings
 from uic.errors import JobError, UicError
+from uic.memory import Numbers
 from uic.store.contract import Source, StoreIdentity
 from uic.store.lineage import Lineage
 
@@ -266,6 +267,10 @@ class StoreOnDisk:
     @property
     def zone(self) -> str:
         return self._store.zone
+
+    @property
+    def numbers(self) -> Numbers:
+        return self._store.numbers
 
     def read(self, user_id: str, as_of: date | None = None) -> bytes | None:
         self._store.refresh()

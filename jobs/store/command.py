@@ -17,6 +17,7 @@ from jobs.store.repair_command import repair_command
 from jobs.store.whole_commands import copy_command, export_command, import_command, stats_command
 from uic.clock import Days
 from uic.errors import BadInput, UicError
+from uic.memory import Numbers
 from uic.store.place import redis_url, words
 
 if TYPE_CHECKING:
@@ -80,7 +81,8 @@ def follow_command(
     model = Bundle.open(bundle)
     with ExitStack() as stack:
         topic = stack.enter_context(opened(settings.kafka))
-        stores = open_stores(path, model, topic.source().partitions, shards=shards, shard=shard, days=settings.days)
+        partitions, numbers = topic.source().partitions, settings.store.numbers
+        stores = open_stores(path, model, partitions, shards=shards, shard=shard, days=settings.days, numbers=numbers)
         for each in stores:
             stack.callback(each.close)
         letters = Letters(letters_of(path), settings.kafka.snapshots)
@@ -124,16 +126,19 @@ def open_stores(
     shards: int | None,
     shard: str | None,
     days: DaysSettings = DaysSettings(),
+    numbers: Numbers = "float32",
 ) -> Sequence["FollowingStore"]:
     """The stores that this process writes: all there are, or the one shard asked for; made where they are not there yet.
 
     Redis needs no shards: there, they say which partitions this process applies.
     """
+    from uic.small import Shrink
     from uic.store import sharded
     from uic.store.contract import Shard
     from uic.store.rocksdb import RocksStore
 
     number = None
+    shrink = Shrink(numbers, bundle.layout)
     if shard is not None:
         number, of = parse_shard(shard)
         if shards not in (None, of):
@@ -143,16 +148,16 @@ def open_stores(
         from uic.store.redis_store import RedisStore
 
         part = None if number is None else Shard(number=number, shards=shards or 1, partitions=partitions)
-        return [RedisStore.create_or_open(url, bundle.identity, zone=days.zone, kept=days.kept, shard=part)]
+        return [RedisStore.create_or_open(url, bundle.identity, zone=days.zone, kept=days.kept, shrink=shrink, shard=part)]
     if sharded.is_sharded(path):
         shards = sharded.read(path).shards if shards is None else shards
     if shards is None or (shards == 1 and number is None and not sharded.is_sharded(path)):
-        return [RocksStore.create_or_open(path, bundle.identity, zone=days.zone, kept=days.kept)]
+        return [RocksStore.create_or_open(path, bundle.identity, zone=days.zone, kept=days.kept, shrink=shrink)]
     sharded.make(path, shards=shards, partitions=partitions)
     if number is not None:
-        return [sharded.open_shard(path, bundle.identity, number, zone=days.zone, kept=days.kept)]
+        return [sharded.open_shard(path, bundle.identity, number, zone=days.zone, kept=days.kept, shrink=shrink)]
     return sharded.ShardedStore.create_or_open(
-        path, bundle.identity, shards=shards, partitions=partitions, zone=days.zone, kept=days.kept
+        path, bundle.identity, shards=shards, partitions=partitions, zone=days.zone, kept=days.kept, shrink=shrink
     ).shards
 
 
@@ -188,7 +193,8 @@ def status_command(ctx: typer.Context, store: StoreOption = None) -> None:
     try:
         parts = parts_of(memories)
         kind = f"{len(parts)} RocksDB" if redis_url(path) is None else "Redis"
-        console.print(f"{words(path)}: layout {memories.identity.layout}, lineage {memories.identity.lineage}, {kind}")
+        layout, lineage = memories.identity
+        console.print(f"{words(path)}: layout {layout}, lineage {lineage}, {kind}, memories in {memories.numbers}")
         if (lost_ms := getattr(memories, "lost_ms", None)) is not None:
             lost = datetime.datetime.fromtimestamp(lost_ms / 1000, tz=datetime.UTC)
             console.print(f"Redis was found to have lost memories at {lost:%F %T %Z}; `uic store repair` brings them back")

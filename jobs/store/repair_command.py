@@ -39,6 +39,7 @@ def repair_command(
     from jobs.store.showing import counting
     from jobs.store.topic import opened
     from uic.bundle import Bundle
+    from uic.small import Shrink
     from uic.store.place import words
     from uic.store.sharded import open_to_write
 
@@ -46,7 +47,9 @@ def repair_command(
     path = store or settings.store.path
     model = Bundle.open(bundle)
     folder = job_dir or settings.stream.job_dir
-    with closing(open_to_write(path, model.identity, zone=settings.days.zone, kept=settings.days.kept)) as whole:
+    days = settings.days
+    shrink = Shrink(settings.store.numbers, model.layout)
+    with closing(open_to_write(path, model.identity, zone=days.zone, kept=days.kept, shrink=shrink)) as whole:
         if savepoint is not None:
             repair.check_time(savepoint, getattr(whole, "lost_ms", None))
         known = generations_of(folder)
@@ -62,7 +65,8 @@ def repair_command(
             done = repair.from_savepoint(whole, savepoint, form, partitions=None if cluster is None else cluster.partitions)
     if savepoint is None:
         with opened(settings.kafka) as topic:
-            stores = open_stores(path, model, topic.source().partitions, shards=None, shard=None, days=settings.days)
+            partitions = topic.source().partitions
+            stores = open_stores(path, model, partitions, shards=None, shard=None, days=days, numbers=settings.store.numbers)
             try:
                 with counting("snapshots") as show:
                     done = repair.from_topic(stores, topic, model.codec, show)
@@ -70,7 +74,7 @@ def repair_command(
                 for each in stores:
                     each.close()
     done.broken = broken
-    with closing(open_to_write(path, model.identity, zone=settings.days.zone, kept=settings.days.kept)) as whole:
+    with closing(open_to_write(path, model.identity, zone=days.zone, kept=days.kept)) as whole:
         if hasattr(whole, "note_repair"):
             whole.note_repair()
     typer.echo(f"{words(path)}: {done.words()}")

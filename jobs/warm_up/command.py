@@ -12,6 +12,7 @@ from rich.console import Console
 from uic.errors import BadInput
 
 if TYPE_CHECKING:  # pyarrow and ONNX Runtime take a second to load
+    from jobs.settings import Settings
     from jobs.warm_up.run import Report
 
 _PLAIN_EVERY_S = 10.0
@@ -52,7 +53,8 @@ def warm_up_command(
     from uic.bundle import Bundle
     from uic.forgetting import FILE, Forgotten
 
-    stream, zone_days = ctx.obj.stream, ctx.obj.days
+    settings: Settings = ctx.obj
+    stream = settings.stream
     idle_after_s = stream.idle_after_s if idle_after_s is None else idle_after_s
     number, shares = read_share(share)
     started = time.monotonic()
@@ -65,7 +67,7 @@ def warm_up_command(
         model = Bundle.open(bundle)
         # What would be in the way at the end is found before hours of work.
         if store is not None:
-            check_store(store, model, zone_days)
+            check_store(store, model, settings.days, settings.store.numbers)
         if savepoint is not None:
             check_savepoint(savepoint, stream.jars)
         report = warm_up(asked, shown)
@@ -76,7 +78,8 @@ def warm_up_command(
         files = [WorkFolder(work).memories(each) for each in range(report.partitions)]
         if store is not None:
             shown.begin(f"writing {store}", users, 0)
-            load(files, store, model, zone_days, forgotten=Forgotten(stream.job_dir / FILE), is_done=shown.advance)
+            forgotten, numbers = Forgotten(stream.job_dir / FILE), settings.store.numbers
+            load(files, store, model, settings.days, numbers=numbers, forgotten=forgotten, is_done=shown.advance)
         if savepoint is not None:
             shown.begin(f"writing {savepoint}", users, 0)
             idle = asked.idle_after_ms

@@ -7,14 +7,16 @@ from jobs.settings import DaysSettings
 from uic.bundle import Bundle
 from uic.codec import read_header
 from uic.forgetting import Forgotten
+from uic.memory import Numbers
+from uic.small import Shrink
 from uic.store.contract import WritableStore
 from uic.store.sharded import open_to_write
 from uic.warm.packed import read
 
 
-def check_store(store: Path, bundle: Bundle, days: DaysSettings) -> None:
+def check_store(store: Path, bundle: Bundle, days: DaysSettings, numbers: Numbers = "float32") -> None:
     """Make the store if there is none; raise what writing it would: it is in use, or of another layout, lineage or zone."""
-    _open(store, bundle, days).close()
+    _open(store, bundle, days, numbers).close()
 
 
 def load(
@@ -23,6 +25,7 @@ def load(
     bundle: Bundle,
     days: DaysSettings,
     *,
+    numbers: Numbers = "float32",
     forgotten: Forgotten | None = None,
     is_done: Callable[[int], None] = lambda _: None,
 ) -> int:
@@ -32,7 +35,7 @@ def load(
     of another layout or lineage.
     """
     written, asks = 0, None if forgotten is None or forgotten.is_empty else forgotten
-    opened = _open(store, bundle, days)
+    opened = _open(store, bundle, days, numbers)
     try:
         for path in files:
             for block in read(path, bundle.codec):
@@ -50,5 +53,6 @@ def load(
     return written
 
 
-def _open(path: Path, bundle: Bundle, days: DaysSettings) -> WritableStore:
-    return open_to_write(path, bundle.identity, zone=days.zone, kept=days.kept)
+def _open(path: Path, bundle: Bundle, days: DaysSettings, numbers: Numbers) -> WritableStore:
+    shrink = Shrink(numbers, bundle.layout)
+    return open_to_write(path, bundle.identity, zone=days.zone, kept=days.kept, shrink=shrink)

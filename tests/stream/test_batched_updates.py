@@ -4,6 +4,7 @@ import ctypes
 import struct
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -32,11 +33,11 @@ RULES = Rules(lateness_ms=1000)
 class Caller:
     """What BatchedUpdate.java is to Python: it keeps the memories and the bytes that both see."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **changes: Any) -> None:
         bundle = Bundle.open(make_bundle(folder / "bundle"))
         self.updater = bundle.updater(OnnxStep(bundle), RULES)
         settings = UpdateSettings(
-            bundle=str(bundle.path), job_dir=str(folder), run=1, rules=RULES, max_ahead_ms=86_400_000, store=None
+            bundle=str(bundle.path), job_dir=str(folder), run=1, rules=RULES, max_ahead_ms=86_400_000, store=None, **changes
         )
         updates, problem = open_batched(settings.to_json())
         assert updates is not None, problem

@@ -10,13 +10,16 @@ import pytest
 sys.path.append(str(Path(__file__).parents[1] / "uic"))
 
 from test_apply import memory
+from test_batched_updates import LOG_TIME_MS, Caller, one
 from test_store import IDENTITY
 
 from jobs.dev.redis_servers import RedisServers
 from operators.direct import DirectStore
 from uic.errors import StoreMismatch
+from uic.small import Shrink
 from uic.store.contract import WritableStore
 from uic.store.redis_store import RedisStore
+from uic.store.rocksdb import RocksStore
 
 
 @pytest.fixture
@@ -64,3 +67,19 @@ def test_a_store_of_other_memories_is_an_error(servers: RedisServers) -> None:
     direct = DirectStore(lambda: RedisStore.create_or_open(servers.url(), IDENTITY, buckets=4))
     with pytest.raises(StoreMismatch):
         direct.write([("u", memory(1, 1))])
+
+
+def test_a_job_writes_directly_in_the_numbers_of_the_store_and_keeps_its_state_as_it_is(tmp_path: Path) -> None:
+    place = tmp_path / "store"
+    memories: dict[str, bytes] = {}
+    caller = Caller(tmp_path / "job", direct=str(place), numbers="int8")
+    for count in range(3):
+        caller.apply(memories, [one(f"u{count}", count), one("u0", 10 + count)], [LOG_TIME_MS] * 2)
+    reader = RocksStore.open_to_read(place)
+    layout = caller.updater.codec.layout
+    assert reader.numbers == "int8"
+    assert {user: reader.read(user) for user in reader.users()} == dict(
+        zip(memories, Shrink("int8", layout)(list(memories.values())), strict=True)
+    )
+    assert all(caller.updater.codec.decode(blob).numbers == "float32" for blob in memories.values())
+    reader.close()
