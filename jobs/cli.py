@@ -18,6 +18,7 @@ from jobs.dev.command import dev_app
 from jobs.dlq import dlq_app
 from jobs.doctor.command import doctor_command
 from jobs.events import events_app
+from jobs.experiment.command import experiment_command
 from jobs.export import export_command
 from jobs.golden import golden_app
 from jobs.job import job_app
@@ -42,6 +43,7 @@ app.command("demo")(demo_command)
 app.add_typer(data_app, name="data")
 app.command("train")(train_command)
 app.command("evaluate")(evaluate_command)
+app.command("experiment")(experiment_command)
 app.command("export")(export_command)
 app.add_typer(bundle_app, name="bundle")
 app.add_typer(events_app, name="events")

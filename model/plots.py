@@ -28,6 +28,18 @@ def utilization(runs: list[tuple[str, NDArray[np.float32]]], out: Path) -> Path:
     return _save(figure, out)
 
 
+def mean_shares(arms: dict[str, list[float]], title: str, out: Path) -> Path:
+    """The mean share of the most written slot, of the second, and so on, of each arm."""
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    for name, shares in arms.items():
+        axes.plot(np.arange(1, len(shares) + 1), shares, marker="o", label=name)
+        axes.axhline(1 / len(shares), color="gray", linestyle=":")
+    axes.set(xlabel="slot, sorted by share within each memory", ylabel="share of writes", ylim=(0, None), title=title)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend()
+    return _save(figure, out)
+
+
 def epochs(runs: list[tuple[str, list[float]]], out: Path) -> Path:
     """Validation AUC over the epochs of each run."""
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
@@ -53,6 +65,39 @@ def bars(
         axes.axvline(baseline, color="gray", linestyle=":")
         axes.set_xlim(left=min(0.4, *rows.values()))
     axes.set(xlabel=label, title=title)
+    return _save(figure, out)
+
+
+def repeats(rows: dict[str, list[float]], title: str, label: str, out: Path) -> Path:
+    """Every repeat of each row as a dot, and their mean as a bar's end."""
+    figure, axes = plt.subplots(figsize=(7, 0.9 + 0.45 * len(rows)), layout="constrained")
+    for place, (name, values) in enumerate(rows.items()):
+        axes.plot(values, [place] * len(values), "o", color="tab:blue", alpha=0.5)
+        axes.plot([float(np.mean(values))], [place], "|", color="black", markersize=18, label=name)
+        axes.annotate(
+            f"{np.mean(values):.4f}", (float(np.mean(values)), place), (0, 10), textcoords="offset points", ha="center"
+        )
+    axes.set_yticks(range(len(rows)), list(rows))
+    axes.invert_yaxis()
+    axes.margins(x=0.1, y=0.15)
+    axes.grid(axis="x", alpha=0.3)
+    axes.set(xlabel=label, title=title)
+    return _save(figure, out)
+
+
+def lengths(auc: dict[int, list[float]], control: list[float], days: dict[int, float], title: str, out: Path) -> Path:
+    """AUC over the events of a history that are seen, with every repeat; beside it how histories grow by days."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    left.plot(list(auc), [float(np.mean(each)) for each in auc.values()], marker="o", label="mean of the repeats")
+    for length, each in auc.items():
+        left.plot([length] * len(each), each, ".", color="gray", alpha=0.6)
+    left.axhline(float(np.mean(control)), color="gray", linestyle=":", label="candidate only")
+    left.set(xscale="log", xlabel="latest events of the history that are seen", ylabel="test AUC", title=title)
+    left.set_xticks(list(auc), [f"{length:,}" for length in auc])
+    left.minorticks_off()
+    left.legend()
+    right.plot(list(days), list(days.values()), marker="o")
+    right.set(xlabel="days kept", ylabel="events a user", title="Average history length of the test's users", ylim=(0, None))
     return _save(figure, out)
 
 

@@ -1,0 +1,127 @@
+"""A result as a page: `NAME.json` in full, `NAME.md` to read, `NAME.png` to look at. Nothing on the page is typed by hand."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined
+
+from model import plots
+from model.experiments.arms import Json
+from uic.artefact import write_atomically
+
+_NOTHING = "–"
+
+
+def write(result: Json, out: Path) -> list[Path]:
+    """Write the three files; returns them."""
+    out.mkdir(parents=True, exist_ok=True)
+    name = result["experiment"]
+    picture = _picture(result, out / f"{name}.png")
+    write_atomically(out / f"{name}.json", json.dumps(result, indent=2) + "\n")
+    write_atomically(out / f"{name}.md", page(result))
+    return [out / f"{name}.md", out / f"{name}.json", picture]
+
+
+def page(result: Json) -> str:
+    """The page in Markdown: page.md.j2, filled in."""
+    targets = result["asked"]["targets"]
+    shares, days = result.get("slot_shares"), result.get("history_by_days")
+    environment = Environment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)  # Markdown, not HTML
+    template = environment.from_string(Path(__file__).with_name("page.md.j2").read_text(encoding="utf-8"))
+    words = {
+        "most": {"all": "every sample", "last": "the last"}.get(str(targets), f"at most {targets}, spread evenly,"),
+        "rows": _rows(result),
+        "claims": _claims(result),
+        "shares": shares and _shares(shares),
+        "days": days and _table(list(days["mean_events"]), [[f"{n:.1f}" for n in days["mean_events"].values()]]),
+        "shuffled_places": max((row.get("shuffled_places", 0) for row in result["rows"]), default=0),
+        "has_paper": any(row["paper"] for row in result["rows"]),
+        "slot_shares": shares,
+        "long_run": (grown := result.get("long_run")),
+        "ages": grown and _ages(grown),
+        "tensors": grown and _tensors(grown),
+        "history_by_days": days,
+    }
+    return template.render({**result, **words})
+
+
+def _rows(result: Json) -> str:
+    papers = list(dict.fromkeys(column for row in result["rows"] for column in row["paper"]))
+    head = ["", "AUC", "user AUC", "logloss", "lost by shuffling", "validation AUC", "best on test*", "s / run"]
+    lines = []
+    for row in result["rows"]:
+        lines.append(
+            [
+                row["arm"], _spread(row["auc"]), _spread(row["user_auc"]), _spread(row["logloss"]),
+                _spread(row.get("lost_by_shuffling"), sign=True), _spread(row["valid_auc"]), _spread(row.get("best_test_auc")),
+                f"{sum(run['seconds'] for run in row['runs']) / len(row['runs']):.0f}",
+                *(f"{row['paper'][column]:.4f}" if column in row["paper"] else _NOTHING for column in papers),
+            ]
+        )  # fmt: skip
+    return _table([*head, *(f"paper, {column}" for column in papers)], lines)
+
+
+def _claims(result: Json) -> str:
+    lines = []
+    for claim in result["claims"]:
+        lines.append(
+            [
+                f"{claim['better']} over {claim['worse']}", _interval(claim["auc"]), f"**{claim['auc']['verdict']}**",
+                _interval(claim["user_auc"]), claim["user_auc"]["verdict"], f"{claim['repeats_for_it']} of {claim['repeats']}",
+            ]
+        )  # fmt: skip
+    return _table(["claim", "AUC", "", "user AUC", "", "repeats for it"], lines)
+
+
+def _shares(shares: Json) -> str:
+    slots = max(len(each["shares"]) for each in shares.values())
+    head = ["", "evenness", *(f"slot {place}" for place in range(1, slots + 1))]
+    lines = [[arm, _spread(each["evenness"]), *(f"{share:.3f}" for share in each["shares"])] for arm, each in shares.items()]
+    return _table(head, lines)
+
+
+def _ages(grown: Json) -> str:
+    lines = [
+        [arm, *(f"{each['auc']:.4f}" for each in moments), f"{moments[-1]['moved']:.4f}"] for arm, moments in grown.items()
+    ]
+    events = [f"{each['events']:,} events" for each in next(iter(grown.values()))]
+    return _table(["AUC after", *events, "scores moved"], lines)
+
+
+def _tensors(grown: Json) -> str:
+    lines = [
+        [f"{arm}: {name}", *(f"{each['distance'][name]:.3f}" for each in moments[1:])]
+        for arm, moments in grown.items()
+        for name in moments[0]["distance"]
+    ]
+    events = [f"{each['events']:,} events" for each in next(iter(grown.values()))[1:]]
+    return _table(["distance after", *events], lines)
+
+
+def _picture(result: Json, out: Path) -> Path:
+    auc = {row["arm"]: [run["test"]["auc"] for run in row["runs"]] for row in result["rows"]}
+    title = f"{result['title']} ({result['data']['name']})"
+    if days := result.get("history_by_days"):
+        control = auc.pop("candidate only")
+        lengths = {int(arm.split()[0].replace(",", "")): values for arm, values in auc.items()}
+        return plots.lengths(lengths, control, {int(k): v for k, v in days["mean_events"].items()}, title, out)
+    if shares := result.get("slot_shares"):
+        return plots.mean_shares({arm: each["shares"] for arm, each in shares.items()}, title, out)
+    return plots.repeats(auc, title, "test AUC of each repeat, and their mean", out)
+
+
+def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    rows = [head, ["---"] * len(head), *lines]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def _spread(value: Json | None, *, sign: bool = False) -> str:
+    if value is None:
+        return _NOTHING
+    mean = f"{value['mean']:+.4f}" if sign else f"{value['mean']:.4f}"
+    return mean if value["deviation"] is None else f"{mean} ± {value['deviation']:.4f}"
+
+
+def _interval(value: Json) -> str:
+    return f"{value['difference']:+.4f} [{value['low']:+.4f}, {value['high']:+.4f}]"

@@ -1,0 +1,123 @@
+"""`uic experiment` from a small dataset to its page: nothing is trained twice, and what a page says is what was found."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import small
+import yaml
+from command import Uic
+
+from model.data.dataset import Dataset
+from model.experiments.tables import EXPERIMENTS
+from model.training.run import Run
+
+TRAIN = {**small.CONFIG, "epochs": 1}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return small.dataset(tmp_path_factory.mktemp("experiment") / "log", users=8, rows=240)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for all tests: tables share what they have in common, and so do the tests."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture
+def words(data: Dataset, runs: Path, tmp_path: Path) -> list[str]:
+    """The command but for which experiment, in this process unless `--jobs` says otherwise."""
+    settings = {"model": {"embedding": 4, "slots": 4}, "train": TRAIN}
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(settings))
+    to = ["--out", str(tmp_path / "results"), "--jobs", "0", "--repeats", "1"]
+    return ["-c", str(tmp_path / "small.yaml"), "experiment", "--data", str(data.path), "--runs", str(runs), *to]
+
+
+def test_a_run_is_a_process_of_its_own_and_trained_once_for_all_tables(
+    uic: Uic, words: list[str], runs: Path, tmp_path: Path
+) -> None:
+    processes = [*words, "fig6", "--targets", "5", "--only", "with MUR", "--jobs", "2", "--through", "nice -n 1"]
+    drawn = subprocess.run([sys.executable, "-m", "jobs.cli", *processes], capture_output=True, text=True, check=False)
+    assert drawn.returncode == 0, drawn.stderr
+    assert "2 runs: 0 are trained already, 2 are left" in drawn.stdout
+    assert "0 left" in drawn.stdout
+    figure = json.loads((tmp_path / "results" / "fig6.json").read_text())
+    shares = figure["slot_shares"]["with MUR"]["shares"]
+    assert len(shares) == 4
+    assert sum(shares) == pytest.approx(1, abs=1e-5)
+    assert "Left out: without MUR and MIU." in figure["about"]
+
+    ended = uic(*words, "table4", "--targets", 5)
+    assert ended.code == 0, ended.err
+    assert "4 runs: 2 are trained already, 2 are left" in ended.out
+    table = json.loads((tmp_path / "results" / "table4.json").read_text())
+    again = uic(*words, "table4", "--targets", 5)
+    assert "4 runs: 4 are trained already, 0 are left" in again.out
+    repeated = json.loads((tmp_path / "results" / "table4.json").read_text())
+    assert table["rows"] == repeated["rows"]
+    assert table["claims"] == repeated["claims"]
+
+    page = (tmp_path / "results" / "table4.md").read_text()
+    for said in ("**targets: 5**", "uic -c", "| candidate only |", "| with MUR and MIU |", "0.9179", "best on test"):
+        assert said in page
+    for row in table["rows"]:
+        assert f"{row['auc']['mean']:.4f}" in page
+        for each in row["runs"]:
+            found = Run.open(runs / each["run"])
+            assert found.metrics["best_auc"] == each["valid"]["auc"]
+            assert found.plan.config.targets == 5
+            assert each["best_test_auc"] >= each["test"]["auc"] - 1e-9
+    assert (tmp_path / "results" / "table4.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_lengths_of_figure_1_see_the_same_samples(uic: Uic, words: list[str], tmp_path: Path) -> None:
+    ended = uic(*words, "fig1", "--targets", 2)
+    assert ended.code == 0, ended.err
+    figure = json.loads((tmp_path / "results" / "fig1.json").read_text())
+    rows = {row["arm"]: row for row in figure["rows"]}
+    assert len({row["runs"][0]["test"]["samples"] for row in rows.values()}) == 1
+    # No history is longer than 100 events here: nothing more is seen with 1,000.
+    assert rows["100 events"]["auc"] == rows["1,000 events"]["auc"]
+    grown = list(figure["history_by_days"]["mean_events"].values())
+    assert grown == sorted(grown)
+
+
+def test_a_lineage_of_days_has_all_its_rows(uic: Uic, words: list[str], tmp_path: Path) -> None:
+    lineage = ["head and memory in step", "memory a day older", "head a day older", "memory accumulated over the bundles"]
+    rows_asked = [word for row in lineage for word in ("--only", row)]
+    ended = uic(*words, "table5", "--days", 1, "--targets", 4, *rows_asked)
+    assert ended.code == 0, ended.err
+    table = json.loads((tmp_path / "results" / "table5.json").read_text())
+    rows = {row["arm"]: row for row in table["rows"]}
+    assert list(rows) == [*lineage, "candidate only"]
+    assert len({rows[name]["auc"]["mean"] for name in lineage}) > 1
+    assert len({row["runs"][0]["test"]["samples"] for row in rows.values()}) == 1
+    assert "memory a day older" in (tmp_path / "results" / "table5.md").read_text()
+
+
+def test_a_row_that_is_not_there_is_refused_with_those_that_are(uic: Uic, words: list[str]) -> None:
+    ended = uic(*words, "table2", "--only", "SIM")
+    assert ended.code == 2
+    assert "expected some of Embedding&MLP; DIN;" in ended.err
+
+
+def test_runs_that_fail_are_named_with_their_reason(uic: Uic, words: list[str], data: Dataset, tmp_path: Path) -> None:
+    broken = Path(shutil.copytree(data.path, tmp_path / "broken"))
+    (broken / "events.parquet").write_bytes((broken / "events.parquet").read_bytes()[:-200] + bytes(200))
+    ended = uic(*words, "table3", "--data", broken)
+    assert ended.code == 2
+    assert "events.parquet" in ended.err
+
+
+def test_every_claim_is_about_rows_of_its_table() -> None:
+    for experiment in EXPERIMENTS.values():
+        names = [arm.name for arm in experiment.arms]
+        assert len(set(names)) == len(names)
+        assert "candidate only" in names
+        assert {name for claim in experiment.claims for name in claim} <= set(names)
+        assert all(set(rows) <= set(names) for rows in experiment.paper.values())
