@@ -117,13 +117,17 @@ class BatchedUpdates:
             letter = Letter(place.source, place.offset, kind, reason, detail, user_id, place.payload)
             letters.append(LoggedLetter(letter, place.log_time_ms))
         publisher = self._worker.publisher
-        # The last memories of days that ended within the batch come before the new ones, so that the store keeps a copy.
-        records = publisher.memories([(users[user], blob) for user, blob in done.earlier])
+        # The last memories of days that ended within the batch come before the new ones, so that the store keeps a copy. Of
+        # days before a rollback's cut none goes out: of the later generation, it would hide what an earlier one has of the days
+        # between it and the cut.
+        silent_before_ms = self._worker.silent_before_ms
+        earlier = [(users[user], blob) for user, blob in done.earlier if read_header(blob).log_time_ms >= silent_before_ms]
+        records = publisher.memories(earlier)
         # Java sends the new ones themselves as snapshots, where it is told to; a store of ours is written here.
         if self._worker.writes_store:
             publisher.memories([(users[user], blob) for user, blob in done.blobs.items()])
         if self._worker.direct is not None:
-            self._worker.direct.write([(users[user], blob) for user, blob in (*done.earlier, *done.blobs.items())])
+            self._worker.direct.write([*earlier, *((users[user], blob) for user, blob in done.blobs.items())])
         records += publisher.letters(letters)
         moved = (len(split.shared) + len(done.changed)) * self.blob_size
         self._worker.count(done.outcomes, [arrival.log_time_ms for arrival in split.arrivals], done.step_s, moved)

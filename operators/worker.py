@@ -45,6 +45,7 @@ class Worker:
         self.checkpoint = restored_checkpoint(settings)
         self.writes_store = settings.store is not None
         self.generation = settings.generation
+        self.silent_before_ms = settings.silent_before_ms
         self.zone = settings.zone
         self.quarantine = None if settings.quarantine is None else Quarantine.read(Path(settings.quarantine))
         self.max_ahead_ms = settings.max_ahead_ms

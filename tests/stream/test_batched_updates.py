@@ -142,3 +142,16 @@ def test_a_user_whose_day_ends_within_a_batch_leaves_that_days_memory_as_a_recor
     assert code == OK
     assert records == [outgoing.snapshot("u1", before["u1"])]
     assert read_header(memories["u1"]).sequence == 2
+
+
+def test_days_that_end_before_a_rollbacks_cut_leave_nothing(tmp_path: Path) -> None:
+    # The store has one of each, of the generation that was; one of the new generation would hide those of the days after it.
+    day_ms = 86_400_000
+    caller = Caller(tmp_path, silent_before_ms=LOG_TIME_MS + 2 * day_ms, generation=1)
+    memories: dict[str, bytes] = {}
+    events = [one("u1", number) for number in range(4)]
+    code, records = caller.apply(memories, events, log_times_ms=[LOG_TIME_MS + number * day_ms for number in range(4)])
+    assert code == OK
+    until_the_third: dict[str, bytes] = {}
+    caller.apply(until_the_third, events[:3], log_times_ms=[LOG_TIME_MS + number * day_ms for number in range(3)])
+    assert records == [outgoing.snapshot("u1", until_the_third["u1"])]
