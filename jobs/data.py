@@ -3,24 +3,25 @@
 The work is in model/data; here are the command line, the clock, the environment and what is printed.
 """
 
+import datetime
 import os
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 
-from jobs.data_shown import Report, stages
+from jobs.data_shown import Report, by_days, stages
 from jobs.data_shown import summarise as summarise
 from jobs.paper_data import amazon_command, taobao_command
 from uic.errors import BadInput
 
 if TYPE_CHECKING:  # pandas and scikit-learn take seconds to load, and `uic --help` must not
     from model.data.dataset import Dataset
-    from model.data.event_log import TableColumns
-    from model.data.prepare import PrepareSettings
+    from model.data.event_log import CleanTable, TableColumns
+    from model.data.prepare import PrepareSettings, Source
 
 data_app = typer.Typer(no_args_is_help=True, help="Make datasets for training, and look at them.")
 prepare_app = typer.Typer(no_args_is_help=True, help="Make a dataset from a known log, or from one of your own.")
@@ -113,9 +114,17 @@ def table_command(
     train_share: TrainShare = 0.8,
     valid_share: ValidShare = 0.1,
     seed: Seed = 0,
+    progressive: Annotated[
+        str | None,
+        typer.Option(help="First test day (YYYY-MM-DD, UTC): a dataset for each day from it on, trained on what is before."),
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Any log with users, items, categories, behaviours and times; optionally labelled impressions too.
+
+    Where items live for days, as news do, one cut in time tests on items that training never saw. With --progressive there
+    is a dataset OUT/DAY for each day: train on one, export, and train on with the next day's (`uic train --init-from BUNDLE
+    --since DAY --until NEXT`). Known items keep their rows, and new ones are appended.
 
     Example: uic data prepare table --events clicks.csv --behaviour-column action --time-column timestamp --out data/clicks
     """
@@ -133,20 +142,23 @@ def table_command(
         features=_words(features) or (),
     )
     console = Console()
+    settings = _settings(
+        window_hours, negatives, min_history, min_item_count, train_share, valid_share, _words(behaviours), seed
+    )
+    reading: dict[str, Any] = {  # the arguments of two functions, by name
+        "columns": columns, "samples": samples, "behaviour": behaviour, "time_unit": time_unit,
+        "drop_invalid": drop_invalid, "overwrite": overwrite,
+    }  # fmt: skip
+    first_day = None if progressive is None else _day(progressive)
     with stages(console) as report:
-        dataset = prepare_table(
-            events,
-            out,
-            _settings(window_hours, negatives, min_history, min_item_count, train_share, valid_share, _words(behaviours), seed),
-            columns=columns,
-            samples=samples,
-            behaviour=behaviour,
-            time_unit=time_unit,
-            drop_invalid=drop_invalid,
-            overwrite=overwrite,
-            report=report,
-        )
-    summarise(console, dataset)
+        if first_day is not None:
+            datasets = prepare_days(events, out, settings, first_day, report=report, **reading)
+        else:
+            datasets = [prepare_table(events, out, settings, report=report, **reading)]
+    if first_day is None:
+        summarise(console, datasets[0])
+    else:
+        by_days(console, datasets)
 
 
 @data_app.command("show")
@@ -209,9 +221,60 @@ def prepare_table(
     report: Report = lambda stage: None,
 ) -> "Dataset":
     """Make a dataset in `out` of a log in a file, and of labelled impressions if there are any."""
+    from model.data.prepare import prepare
+
+    log, impressions, source = _read(events, samples, columns, behaviour, time_unit, drop_invalid, report)
+    return prepare(log, out, settings, source=source, impressions=impressions, replace=overwrite, report=report)
+
+
+def prepare_days(
+    events: Path,
+    out: Path,
+    settings: "PrepareSettings",
+    first_day: datetime.date,
+    *,
+    columns: "TableColumns",
+    samples: Path | None = None,
+    behaviour: str | None = None,
+    time_unit: Literal["auto", "s", "ms"] = "auto",
+    drop_invalid: bool = False,
+    overwrite: bool = False,
+    report: Report = lambda stage: None,
+) -> "list[Dataset]":
+    """Make a dataset in `out`/YYYY-MM-DD for every day (UTC) from the first on: its test, after all before."""
+    from model.data.prepare import prepare
+
+    log, impressions, source = _read(events, samples, columns, behaviour, time_unit, drop_invalid, report)
+    last_ms = int((log if impressions is None else impressions).frame["time_ms"].max())
+    first_ms = int(datetime.datetime.combine(first_day, datetime.time(), datetime.UTC).timestamp() * 1000)
+    days = range(first_ms, last_ms + 1, DAY_MS)
+    if not days:
+        raise BadInput(f"--progressive: expected a day of the log, which ends at {last_ms} (ms), got {first_day}")
+    made = []
+    for day_ms in days:
+        day = datetime.datetime.fromtimestamp(day_ms / 1000, datetime.UTC).date().isoformat()
+        report(f"{day}: ordering events")
+        made.append(
+            prepare(
+                log, out / day, settings, source=source, impressions=impressions, test_day_ms=day_ms, replace=overwrite,
+                report=lambda stage, day=day: report(f"{day}: {stage}"),  # type: ignore[misc]  # the default binds this day
+            )
+        )  # fmt: skip
+    return made
+
+
+def _read(
+    events: Path,
+    samples: Path | None,
+    columns: "TableColumns",
+    behaviour: str | None,
+    time_unit: Literal["auto", "s", "ms"],
+    drop_invalid: bool,
+    report: Report,
+) -> "tuple[CleanTable, CleanTable | None, Source]":
     from model.data.dataset import file_digest
     from model.data.event_log import Reading, clean_events, clean_impressions
-    from model.data.prepare import Source, prepare
+    from model.data.prepare import Source
     from model.data.table_file import column_names, is_csv, read_table
 
     if columns.features and samples is None:
@@ -242,15 +305,7 @@ def prepare_table(
         impressions = clean_impressions(table, names, reading(samples), what=samples.name)
         report(f"{samples.name}: {impressions.rows_read} rows, times in {impressions.time_unit}")
         digest = f"{digest}+{file_digest(samples)}"
-    return prepare(
-        log,
-        out,
-        settings,
-        source=Source(name=events.name, digest=digest),
-        impressions=impressions,
-        replace=overwrite,
-        report=report,
-    )
+    return log, impressions, Source(name=events.name, digest=digest)
 
 
 def _settings(
@@ -277,6 +332,13 @@ def _settings(
         behaviours=behaviours,
         seed=seed,
     )
+
+
+def _day(text: str) -> datetime.date:
+    try:
+        return datetime.date.fromisoformat(text)
+    except ValueError:
+        raise BadInput(f"--progressive: expected a day such as 2017-10-10, got {text!r}") from None
 
 
 def _words(text: str | None) -> tuple[str, ...] | None:

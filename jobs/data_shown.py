@@ -80,3 +80,20 @@ def beside_the_paper(console: Console, dataset: "Dataset") -> None:
         read = stats["log"].get(name)
         table.add_row(name, f"{paper:,}", "" if read is None else f"{read:,}", f"{here[name]:,}")
     console.print(table)
+
+
+def by_days(console: Console, datasets: "list[Dataset]") -> None:
+    """A row for each day's dataset: how much there is to train and to test on, and how new the test's items are."""
+    table = Table("tested on", "train", "valid", "test", "items with a row", "test positives without", "unseen alone: AUC")
+    for dataset in datasets:
+        stats: Stats = dataset.stats
+        counts = [sum(stats["samples"][split].values()) for split in ("train", "valid", "test")]
+        alone = stats["leak_auc"]["test"]["item unseen in training"]
+        table.add_row(
+            dataset.path.name,
+            *(f"{count:,}" for count in counts),
+            f"{stats['vocabulary']['items']:,}",
+            f"{stats['test_positives_without_row']:.1%}",
+            "one label only" if alone is None else f"{alone:.3f}",
+        )
+    console.print(table)

@@ -143,6 +143,9 @@ def taobao_command(
             source, out, settings, drop_invalid=drop_invalid, memory_mb=memory_mb, overwrite=overwrite, report=report
         )
     summarise(console, dataset)
+    if asked:
+        refused = "leaks were not refused" if settings.is_legacy else "leaks would have been refused"
+        console.print(f"legacy: {', '.join(sorted(asked))}; {refused}. What is measured on this dataset must say so.")
     beside_the_paper(console, dataset)
 
 

@@ -158,20 +158,12 @@ def _targets(log: LogTable, settings: LastEventSettings) -> tuple[pd.DataFrame, 
     if settings.split == "time":
         times = np.sort(targets["time_ms"].to_numpy())
         # Later than the quantile, as the authors have it: who ends at that very moment is before the cut.
-        cuts = (
-            [
-                int(times[min(len(times) - 1, int(len(times) * share))]) + 1
-                for share in (1 - settings.test_share - settings.valid_share, 1 - settings.test_share)
-            ]
-            if len(times)
-            else [0, 0]
-        )
+        shares = (1 - settings.test_share - settings.valid_share, 1 - settings.test_share)
+        cuts = [int(times[int(len(times) * share)]) + 1 for share in shares] if len(times) else [0, 0]
         part = np.searchsorted(cuts, targets["time_ms"].to_numpy(), side="right")
         return targets.assign(split=np.array(SPLITS, dtype=object)[part]), {"valid_from_ms": cuts[0], "test_from_ms": cuts[1]}
     chance = np.random.default_rng((settings.seed, 1)).random(len(targets))
-    part = 2 * (chance < settings.test_share) + (
-        (chance >= settings.test_share) & (chance < settings.test_share + settings.valid_share)
-    )
+    part = np.searchsorted([1 - settings.test_share - settings.valid_share, 1 - settings.test_share], chance, side="right")
     return targets.assign(split=np.array(SPLITS, dtype=object)[part]), None
 
 
@@ -201,7 +193,9 @@ def _drawn(log: LogTable, targets: pd.DataFrame, settings: LastEventSettings) ->
         for label in labels
     ]
     samples = pd.concat(candidates).sort_index(kind="stable")
-    history = users["position"] if settings.length is None else users["position"].clip(upper=settings.length)
+    # A candidate that ends the history takes one of its places.
+    limit = None if settings.length is None else settings.length - settings.target_in_history
+    history = users["position"].clip(upper=limit)
     users = users.assign(first=users["position"] - history, last_item=users["item_id"], last_category=users["category_id"])
     if settings.target_in_history:
         users = users.assign(last_item=samples["item_id"].to_numpy(), last_category=samples["category_id"].to_numpy())

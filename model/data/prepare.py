@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,11 @@ from model.data.sampling import draw_negatives, event_samples, impression_sample
 from model.data.vocabulary import Vocabularies
 from uic.artefact import check_may_write
 from uic.errors import BadInput
-from uic.vocabulary import Vocabulary
+from uic.vocabulary import FIRST_ROW, Vocabulary
 
 HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
+VALID_OF_DAY = 0.1
 Report = Callable[[str], None]
 
 
@@ -95,12 +97,13 @@ def prepare(
     source: Source,
     impressions: CleanTable | None = None,
     names: Names | None = None,
+    test_day_ms: int | None = None,
     replace: bool = False,
     report: Report = lambda stage: None,
 ) -> Dataset:
     """Build the dataset and write it to `out`; a refusal or a kill leaves `out` as it was."""
     check_may_write(out, KIND, replace=replace)
-    made = build(log, settings, source=source, impressions=impressions, report=report)
+    made = build(log, settings, source=source, impressions=impressions, test_day_ms=test_day_ms, report=report)
     report("writing")
     return Dataset.write(
         out,
@@ -119,16 +122,23 @@ def build(
     *,
     source: Source,
     impressions: CleanTable | None = None,
+    test_day_ms: int | None = None,
     report: Report = lambda stage: None,
 ) -> Prepared:
-    """The whole dataset in memory; raises BadInput where the log is too small to split, or leaks."""
+    """The whole dataset in memory; raises BadInput where the log is too small to split, or leaks.
+
+    With a test day, that day is the test and nothing after it is there; the latest tenth of the day before is for validation.
+    """
+    if test_day_ms is not None:
+        log = _until(log, test_day_ms + DAY_MS)
+        impressions = None if impressions is None else _until(impressions, test_day_ms + DAY_MS)
     tally = _Tally(invalid=log.invalid, invalid_impressions={} if impressions is None else impressions.invalid)
     report("ordering events")
     accepted = _accepted(log.frame, settings, tally)
     distinct = without_duplicates(accepted)
     tally.duplicates = len(accepted) - len(distinct)
     ordered = order_log(distinct)
-    valid_from_ms, test_from_ms = _cuts(ordered, settings)
+    valid_from_ms, test_from_ms = _cuts(ordered, settings) if test_day_ms is None else _cuts_of_day(ordered, test_day_ms)
 
     report("drawing samples" if impressions is None else "placing impressions")
     if impressions is None:
@@ -157,6 +167,8 @@ def build(
         "samples_from": "events" if impressions is None else "impressions",
         "parameters": asdict(settings) | {"behaviours": sorted(set(ordered.frame["behaviour"]))},
     }
+    if test_day_ms is not None:
+        stats["test_positives_without_row"] = _without_row(samples, vocabularies)
     return Prepared(events=ordered.frame, samples=samples, vocabularies=vocabularies, stats=stats)
 
 
@@ -184,6 +196,18 @@ def _cuts(log: OrderedLog, settings: PrepareSettings) -> tuple[int, int]:
     return valid_from, test_from
 
 
+def _until(table: CleanTable, end_ms: int) -> CleanTable:
+    frame = table.frame
+    return replace(table, frame=frame[frame["time_ms"] < end_ms].reset_index(drop=True))
+
+
+def _cuts_of_day(log: OrderedLog, test_day_ms: int) -> tuple[int, int]:
+    before = np.sort(log.times[(log.times >= test_day_ms - DAY_MS) & (log.times < test_day_ms)])
+    if not len(before):
+        raise BadInput(f"test day: expected events on the day before {test_day_ms} (ms), got none")
+    return int(before[int(len(before) * (1 - VALID_OF_DAY))]), test_day_ms
+
+
 def _check_splits(samples: pd.DataFrame, tally: _Tally) -> None:
     counts = {split: int((samples["split"] == split).sum()) for split in SPLITS}
     if not all(counts.values()):
@@ -200,6 +224,12 @@ def _vocabularies(log: OrderedLog, settings: PrepareSettings, valid_from_ms: int
     return Vocabularies(
         Vocabulary(items[counts >= settings.min_item_count]), Vocabulary(categories[categories != UNKNOWN_CATEGORY])
     )
+
+
+def _without_row(samples: pd.DataFrame, vocabularies: Vocabularies) -> float:
+    """Of the test's positives, the share whose item training has given no row."""
+    asked = samples[(samples["split"] == "test") & (samples["label"] == 1)]
+    return float((vocabularies.items.rows(asked["item_id"].to_numpy()) < FIRST_ROW).mean())
 
 
 def _stats(

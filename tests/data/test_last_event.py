@@ -146,6 +146,9 @@ def test_the_legacy_history_ends_with_the_candidate_whichever_label_it_has(tmp_p
     assert (samples["position"] == last["position"].loc[samples.index] + 1).all()
     assert set(samples["label"]) == {0, 1}
     assert dataset.stats["candidate_ends_history"] == {"positive": 1.0, "negative": 1.0}
+    # The candidate takes one of the places of a history that is cut.
+    cut = prepared(tmp_path / "c", log, settings(samples_per_user=1, target_in_history=True, length=3))
+    assert cut.events().groupby("user").size().max() == cut.samples()["position"].max() == 3
     honest = prepared(tmp_path / "e", log, settings(samples_per_user=1))
     assert max(honest.stats["candidate_ends_history"].values()) < 0.5
 

@@ -78,12 +78,6 @@ def test_all_legacy_options_are_the_authors_scripts(source: Path, tmp_path: Path
     assert made.stats["left_out"]["padding_item"] > 0
 
 
-def test_an_unknown_legacy_option_is_refused_with_the_known_ones(source: Path, tmp_path: Path) -> None:
-    result = run("--source", source, "--out", tmp_path / "d", "--legacy", "bugs")
-    assert result.exit_code == 2
-    assert "target-in-history" in result.output
-
-
 def test_broken_clocks_are_left_out_and_counted_unless_any_time_will_do(tmp_path: Path) -> None:
     log = [*taobao_log(), (1, 1, 1, "pv", 1_000), (1, 2, 1, "pv", 2_122_867_355), (1, 3, 1, "pv", -2_134_949_234)]
     source = write_taobao(tmp_path / "log.csv", log)
