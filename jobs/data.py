@@ -116,7 +116,9 @@ def table_command(
     seed: Seed = 0,
     progressive: Annotated[
         str | None,
-        typer.Option(help="First test day (YYYY-MM-DD, UTC): a dataset for each day from it on, trained on what is before."),
+        typer.Option(
+            help="Test days, FIRST:LAST or FIRST (YYYY-MM-DD, UTC): a dataset for each, trained on what is before it."
+        ),
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -149,13 +151,13 @@ def table_command(
         "columns": columns, "samples": samples, "behaviour": behaviour, "time_unit": time_unit,
         "drop_invalid": drop_invalid, "overwrite": overwrite,
     }  # fmt: skip
-    first_day = None if progressive is None else _day(progressive)
+    days = None if progressive is None else _days(progressive)
     with stages(console) as report:
-        if first_day is not None:
-            datasets = prepare_days(events, out, settings, first_day, report=report, **reading)
+        if days is not None:
+            datasets = prepare_days(events, out, settings, days, report=report, **reading)
         else:
             datasets = [prepare_table(events, out, settings, report=report, **reading)]
-    if first_day is None:
+    if days is None:
         summarise(console, datasets[0])
     else:
         by_days(console, datasets)
@@ -231,7 +233,7 @@ def prepare_days(
     events: Path,
     out: Path,
     settings: "PrepareSettings",
-    first_day: datetime.date,
+    days: tuple[datetime.date, datetime.date],
     *,
     columns: "TableColumns",
     samples: Path | None = None,
@@ -241,17 +243,19 @@ def prepare_days(
     overwrite: bool = False,
     report: Report = lambda stage: None,
 ) -> "list[Dataset]":
-    """Make a dataset in `out`/YYYY-MM-DD for every day (UTC) from the first on: its test, after all before."""
+    """Make a dataset in `out`/YYYY-MM-DD for each day (UTC) from the first to the last: its test, after all before."""
     from model.data.prepare import prepare
 
     log, impressions, source = _read(events, samples, columns, behaviour, time_unit, drop_invalid, report)
     last_ms = int((log if impressions is None else impressions).frame["time_ms"].max())
-    first_ms = int(datetime.datetime.combine(first_day, datetime.time(), datetime.UTC).timestamp() * 1000)
-    days = range(first_ms, last_ms + 1, DAY_MS)
-    if not days:
-        raise BadInput(f"--progressive: expected a day of the log, which ends at {last_ms} (ms), got {first_day}")
+    first_day_ms, last_day_ms = (
+        int(datetime.datetime.combine(day, datetime.time(), datetime.UTC).timestamp() * 1000) for day in days
+    )
+    test_days = range(first_day_ms, min(last_ms, last_day_ms) + 1, DAY_MS)
+    if not test_days:
+        raise BadInput(f"--progressive: expected days of the log, which ends at {last_ms} (ms), got {days[0]} to {days[1]}")
     made = []
-    for day_ms in days:
+    for day_ms in test_days:
         day = datetime.datetime.fromtimestamp(day_ms / 1000, datetime.UTC).date().isoformat()
         report(f"{day}: ordering events")
         made.append(
@@ -334,11 +338,12 @@ def _settings(
     )
 
 
-def _day(text: str) -> datetime.date:
+def _days(text: str) -> tuple[datetime.date, datetime.date]:
+    first, separator, last = text.partition(":")
     try:
-        return datetime.date.fromisoformat(text)
+        return datetime.date.fromisoformat(first), datetime.date.fromisoformat(last) if separator else datetime.date.max
     except ValueError:
-        raise BadInput(f"--progressive: expected a day such as 2017-10-10, got {text!r}") from None
+        raise BadInput(f"--progressive: expected days such as 2017-10-10:2017-10-14 or 2017-10-10, got {text!r}") from None
 
 
 def _words(text: str | None) -> tuple[str, ...] | None:

@@ -78,6 +78,13 @@ def test_there_is_a_dataset_for_each_day_and_what_one_knows_the_next_knows(days:
         assert earlier.merge(later, how="left", indicator=True)["_merge"].eq("both").all()
 
 
+def test_the_days_end_where_they_are_said_to(tmp_path: Path) -> None:
+    daily_log().rename(columns={"user": "user_id"}).to_parquet(tmp_path / "log.parquet")
+    usual = ["--events", tmp_path / "log.parquet", "--window-hours", 2, "--out", tmp_path / "days"]
+    assert run(*usual, "--progressive", "2017-07-15:2017-07-15").exception is None
+    assert [path.name for path in (tmp_path / "days").iterdir()] == ["2017-07-15"]
+
+
 def test_in_a_lineage_known_items_keep_their_rows_and_new_ones_follow(days: list[Dataset]) -> None:
     known = days[0].vocabularies.items
     for dataset in days[1:]:
@@ -91,8 +98,8 @@ def test_a_day_outside_the_log_or_no_day_at_all_is_refused(tmp_path: Path) -> No
     daily_log().rename(columns={"user": "user_id"}).to_parquet(tmp_path / "log.parquet")
     arguments = ["--events", tmp_path / "log.parquet", "--out", tmp_path / "days", "--progressive"]
     for day, message in {
-        "yesterday": "--progressive: expected a day such as 2017-10-10, got 'yesterday'",
-        "2030-01-01": "--progressive: expected a day of the log",
+        "yesterday": "--progressive: expected days such as 2017-10-10:2017-10-14 or 2017-10-10, got 'yesterday'",
+        "2030-01-01": "--progressive: expected days of the log",
         "2017-07-01": "test day: expected events on the day before",
     }.items():
         with pytest.raises(BadInput, match=message):
