@@ -37,6 +37,7 @@ from uic.forgetting import Forgotten, share
 from uic.registry import Registry
 from uic.store import sharded
 from uic.store.moved import Pair, move
+from uic.store.place import words
 from uic.store.sharded import open_to_write
 
 REPORT = "report.json"
@@ -139,7 +140,7 @@ class Migration:
         assert report is not None  # the whole of it is done here
         users = report.counts.get("users", 0)
         files = [WorkFolder(plan.work).memories(number) for number in range(report.partitions)]
-        self._progress.begin(f"writing {plan.new_store}", users, 0)
+        self._progress.begin(f"writing {words(plan.new_store)}", users, 0)
         forgotten = Forgotten(ledger)
         load(files, plan.new_store, bundle, days, numbers=numbers, forgotten=forgotten, is_done=self._progress.advance)
         if not (plan.savepoint / FILE).exists():
@@ -150,7 +151,9 @@ class Migration:
                 is_done=self._progress.advance,
             )  # fmt: skip
         applied = report.counts.get("applied", 0)
-        return f"{applied:,} events are folded into memories of {users:,} users, in {plan.new_store} and {plan.savepoint}"
+        return (
+            f"{applied:,} events are folded into memories of {users:,} users, in {words(plan.new_store)} and {plan.savepoint}"
+        )
 
     def _start(self) -> str:
         from jobs.submit import Generation, Submission, submit
@@ -233,7 +236,7 @@ class Migration:
             )
         self._until_caught_up()
         move(Path(plan.store), Pair(plan.new_store, Path(plan.bundle)))
-        return f"readers have gone over to {plan.new_store}, read with bundle {plan.version}"
+        return f"readers have gone over to {words(plan.new_store)}, read with bundle {plan.version}"
 
     def _retire(self) -> str:
         plan = self.journal.plan

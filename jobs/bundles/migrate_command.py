@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from uic.errors import BadInput
+from uic.store.place import words
 
 if TYPE_CHECKING:
     from jobs.bundles.migration import Journal, Plan
@@ -96,14 +97,16 @@ def migrate_command(
             migration.give_up()
             typer.echo(
                 "given up: the second job has ended, readers stay where they are. Stop the follower of "
-                f"{begun.plan.new_store}, then {begun.plan.into} and the second job's topics may be removed"
+                f"{words(begun.plan.new_store)}, then {begun.plan.into} and the second job's topics may be removed"
             )
             return
         migration.run()
     plan = begun.plan
     typer.echo(f"bundle {plan.version} has taken over. From now on the settings are those of {plan.config}: put them in the")
     typer.echo(f"place of yours, and set --bundle of readers to {plan.bundle}. Readers that still")
-    typer.echo(f"open {plan.store} are sent on; its follower may be stopped, and the folder be removed when nobody opens it.")
+    typer.echo(
+        f"open {words(Path(plan.store))} are sent on; its follower may be stopped, and it be removed when nobody opens it."
+    )
 
 
 def _unfinished(journal: "Journal") -> str:

@@ -30,6 +30,7 @@ import yaml
 from jobs.journals import Journals
 from jobs.settings import SECRETS, Settings
 from uic.errors import JobError
+from uic.store.place import redis_url
 
 FORMAT = 1
 FOLDER = "migrations"
@@ -74,7 +75,11 @@ class Plan:
 
     @property
     def new_store(self) -> Path:
-        return Path(self.into) / "store"
+        """A folder beside the second job's; of a store in Redis, another store in the same one."""
+        url = redis_url(self.store)
+        if url is None:
+            return Path(self.into) / "store"
+        return Path(str(url._replace(name=_renamed(url.name, self.from_version, self.version))))
 
     @property
     def work(self) -> Path:

@@ -23,7 +23,7 @@ from uic.errors import BadInput
 from uic.promotion import Standing, needs_migration
 from uic.registry import Registry
 from uic.store import moved
-from uic.store.place import redis_url
+from uic.store.place import absolute, words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,13 +59,8 @@ def make_plan(asked: Asked, settings: Settings, log: EventLog) -> Plan:
         raise BadInput(why)
     if on.topic != settings.kafka.events:
         raise BadInput(f"kafka.events: {settings.kafka.events}, but the job of {job_dir} reads {on.topic}; use its settings")
-    if redis_url(asked.store or settings.store.path) is not None:
-        raise BadInput(
-            f"{asked.store or settings.store.path}: readers of a store in Redis are not sent on by a note in its folder; make "
-            "the second store as another ?name= and set readers to it by hand, as the plan of `uic bundle promote` says"
-        )
     into = (asked.into or job_dir.with_name(f"{job_dir.name}-{asked.version}")).absolute()
-    store = (asked.store or settings.store.path).absolute()
+    store = absolute(asked.store or settings.store.path)
     active = Bundle.open(Path(record.bundle))
     registry = Registry(settings.registry.url)
     entry = registry.get(asked.version)
@@ -77,7 +72,9 @@ def make_plan(asked: Asked, settings: Settings, log: EventLog) -> Plan:
             f"`uic bundle promote {asked.version}` lets the job go over to it as it runs"
         )
     if (sent := moved.newest(store)) is not None:
-        raise BadInput(f"{store}: its readers were sent to {sent.store} by an earlier migration; use the settings of that one")
+        raise BadInput(
+            f"{words(store)}: an earlier migration has sent its readers to {words(sent.store)}; use the settings of that one"
+        )
     _, memories = open_pair(active.path, store)  # raises where they do not belong together
     memories.close()
     job_jars(settings.stream.jars)

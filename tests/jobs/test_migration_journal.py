@@ -14,6 +14,7 @@ from jobs.folder import JobFolder
 from jobs.journals import Waiting
 from jobs.settings import KafkaSettings, Settings, StreamSettings, load_settings
 from uic.errors import BadInput, JobError
+from uic.store.place import redis_url
 
 
 @pytest.fixture
@@ -40,6 +41,13 @@ def test_a_journal_is_read_as_it_was_written_and_nothing_else_is(journal: Journa
     for text in ("{", "{}", '{"format": 2}', journal.to_json().replace('"version"', '"vision"')):
         with pytest.raises(JobError, match=r"cannot be read|reads format 1"):
             Journal.from_json(text, tmp_path)
+
+
+def test_the_second_store_of_one_in_redis_is_another_one_there(journal: Journal, settings: Settings) -> None:
+    plan = replace(journal.plan, store="redis:/cache:6379/2?name=live-3")
+    second = settings_of(settings, plan)
+    assert str(redis_url(plan.new_store)) == "redis://cache:6379/2?name=live-7"
+    assert redis_url(second.store.path) == redis_url(plan.new_store)
 
 
 def test_one_is_unfinished_until_it_is_over_or_given_up(journal: Journal, tmp_path: Path) -> None:

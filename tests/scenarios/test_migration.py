@@ -1,4 +1,7 @@
-"""`uic bundle migrate` on a real cluster: to another layout while events flow and readers read, killed on the way."""
+"""`uic bundle migrate` on a real cluster: to another layout while events flow and readers read, killed on the way.
+
+The store is a folder; with UIC_TEST_ALL_STORES=1 also one in Redis.
+"""
 
 import json
 import os
@@ -9,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +29,7 @@ from jobs import topics
 from jobs.bundles.migration import Journal, Migrations, settings_of, to_yaml
 from jobs.chaos.world import committed_offsets, end_offsets
 from jobs.cluster.rest import Cluster
+from jobs.dev.redis_servers import RedisServers
 from jobs.dev.stack import DevStack
 from jobs.folder import JobFolder
 from jobs.kafka import client_config
@@ -34,7 +38,7 @@ from jobs.settings import ClusterSettings, RegistrySettings, Settings, StoreSett
 from jobs.submit import Submission, submit
 from serving.client import Candidate, NotScored, ScoreClient
 from uic.bundle import Bundle
-from uic.errors import StoreError
+from uic.errors import StoreError, UicError
 from uic.event import BehaviourEvent, to_json
 from uic.fold import fold
 from uic.forgetting import FILE, Entry, Forgotten
@@ -71,7 +75,9 @@ class World:
     def uic(self, *words: object, config: Path | None = None) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "jobs.cli", "--config", config or self.root / "uic.yaml", *words]
         with (self.root / f"{words[0]}.log").open("ab") as log:
-            process = subprocess.Popen([str(word) for word in command], env=self.environment, stdout=log, stderr=log)
+            process = subprocess.Popen(
+                [str(word) for word in command], cwd=self.root, env=self.environment, stdout=log, stderr=log
+            )
         self.processes.append(process)
         return process
 
@@ -111,13 +117,26 @@ class World:
         assert producer.flush(30) == 0
 
 
+STORES = ["folder", "redis"] if "UIC_TEST_ALL_STORES" in os.environ else ["folder"]
+
+
 @pytest.fixture
-def world(stack: DevStack, tmp_path: Path) -> Iterator[World]:
-    names = {name: f"migrated-{name}" for name in ("events", "snapshots", "late", "dead", "group", "control")}
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """Where the store of the first job is."""
+    if request.param == "folder":
+        yield tmp_path / "store"
+        return
+    with RedisServers(tmp_path / "redis") as servers:
+        yield Path(str(servers.url("migrated")))
+
+
+@pytest.fixture
+def world(stack: DevStack, tmp_path: Path, place: Path) -> Iterator[World]:
+    names = {name: f"migrated-{tmp_path.name}-{name}" for name in ("events", "snapshots", "late", "dead", "group", "control")}
     settings = Settings(
         kafka=stack.kafka_settings().model_copy(update={**names, "partitions": 2}),
         stream=StreamSettings(job_dir=tmp_path / "job", metrics_port=0),
-        store=StoreSettings(path=tmp_path / "store"),
+        store=StoreSettings(path=place),
         cluster=ClusterSettings(url=stack.url),
         registry=RegistrySettings(url=str(tmp_path / "registry")),
     )
@@ -143,6 +162,7 @@ def world(stack: DevStack, tmp_path: Path) -> Iterator[World]:
                 cluster.cancel(record.cluster.job_id)
 
 
+@pytest.mark.parametrize("place", STORES, indirect=True)
 def test_readers_go_over_to_a_bundle_of_another_layout_in_one_moment_and_miss_nothing(world: World, stack: DevStack) -> None:
     new = tiny.make_bundle(world.root / "new", version=NEW, lineage="other", slots=6, keeps=0.25, shift=1.0)
     registry = Registry(world.settings.registry.url)
@@ -158,10 +178,10 @@ def test_readers_go_over_to_a_bundle_of_another_layout_in_one_moment_and_miss_no
     world.uic("store", "follow", "--bundle", world.old)
     world.sending = threading.Thread(target=world.send)
     world.sending.start()
-    wait(lambda: (world.root / "store" / "CURRENT").exists(), "the follower's store")
+    wait(lambda: is_there(world.settings.store.path), "the follower's store")
 
     with ExitStack() as stacked:
-        server = stacked.enter_context(tiny.serving(world.old, world.root / "store"))
+        server = stacked.enter_context(tiny.serving(world.old, world.settings.store.path))
         wait(lambda: all(asked(server.url)[1].values()), "a memory of every user")
         polls = stacked.enter_context(Polls(server.url))
         dry = world.migrate("--dry-run")
@@ -259,6 +279,13 @@ def asked(url: str) -> tuple[int, dict[str, int]]:
     with ScoreClient(url, tries=1, timeout_s=30) as client:
         answer = client.score_users([(user, [Candidate(1, 1)]) for user in USERS])
     return answer.bundle_version, {user.user_id: user.memory.events if user.memory else 0 for user in answer.users}
+
+
+def is_there(store: Path) -> bool:
+    with suppress(UicError):  # the follower is making it
+        StoreOnDisk(store).close()
+        return True
+    return False
 
 
 def sequences(store: StoreOnDisk, bundle: Bundle) -> dict[str, int]:

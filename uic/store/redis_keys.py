@@ -3,7 +3,8 @@
     uic                      a hash: "identity" JSON (layout, lineage, zone, buckets, format; numbers, where
                              they are small: then format is 2), "source" JSON (the topic that is
                              followed), "P" and a partition: next offset and when that was written in ms, with a space;
-                             "lost" when (ms) a writer found that Redis had lost what was stored, until a repair
+                             "lost" when (ms) a writer found that Redis had lost what was stored, until a repair;
+                             "moved" where its readers go on to (uic/store/moved.py)
     uic:days                 JSON: first_ms, last_ms; the midnights that the store can be read as of
     uic:{17}:G               JSON: the lineage, as bucket 17 has it
     uic:{17}:L:user          the latest memory of a user of bucket 17
