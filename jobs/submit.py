@@ -95,7 +95,8 @@ def submit(settings: Settings, submission: Submission, *, resumes: bool) -> JobR
             display.say(f"{choice.name} plan, {wheel.name}, from {restore_from or settings.kafka.start}")
             record = _record(settings, submission, before, bundle, choice, partitions, wheel)
             folder.remove_old_runs()
-            options = submission.flink.get("env.java.opts.all", "")
+            # It makes the job graph and ends: what C2 would compile pays off later than that.
+            options = f"-XX:TieredStopAtLevel=1 {submission.flink.get('env.java.opts.all', '')}"
             jvm = start_jvm(java.executable, log_dir=folder.logs, options=options, lock=lock, jars=jars)
             try:
                 job_id = _start(settings, submission, record, choice, jars, wheel, restore_from, start)
