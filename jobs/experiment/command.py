@@ -161,7 +161,7 @@ def _context(
             "test_samples": len(tested), "test_users": int(tested["user"].nunique()),
         },
         "asked": {
-            "targets": config.targets, "epochs": config.epochs, "seeds": seeds, "length": length, "jobs": jobs,
+            "targets": config.targets, "epochs": config.epochs, "seeds": seeds, "length": length, "jobs": max(1, jobs),
             "preset": settings.model.preset,
         },
         "train": {name: value for name, value in config.to_json().items() if name not in ("seed", "history")},
