@@ -20,8 +20,9 @@ from uic.bundle import Bundle
 from uic.event import BehaviourEvent
 from uic.fold import Logged
 from uic.forgetting import FILE, Entry, Forgotten
-from uic.memory import UserMemory
+from uic.memory import Numbers, UserMemory
 from uic.runtime import OnnxStep
+from uic.small import Shrink
 from uic.update import Rules
 
 USER = "u1"
@@ -104,6 +105,20 @@ def test_a_memory_of_other_events_or_of_another_time_is_wrong(bundles: list[Bund
     late = after(only, range(BEGIN, end), lambda _: 0)
     assert kinds(judge(only), None, after(only, range(BEGIN, CUT), lambda _: 0), late) == ("right", "right")
     assert kinds(judge(only, begin=END), None, None, None) == ("right", "right")
+
+
+@pytest.mark.parametrize("numbers", ["float16", "int8"])
+def test_a_store_in_small_numbers_is_judged_by_what_they_tell(bundles: list[Bundle], numbers: Numbers) -> None:
+    only, codec = bundles[:1], bundles[0].codec
+
+    def copy(blob: bytes | None) -> bytes:
+        return Shrink(numbers, codec.layout)([blob or b""])[0]
+
+    begin, as_of_cut = after(only, range(BEGIN), lambda _: 0), after(only, range(CUT), lambda _: 0)
+    now = after(only, range(END), lambda _: 0)
+    assert kinds(judge(only), begin, copy(as_of_cut), copy(now)) == ("right", "right")
+    early = after(only, range(GOAL - 1), lambda _: 0)
+    assert kinds(judge(only), begin, copy(begin), copy(early)) == ("differing", "differing")
 
 
 def test_a_bundle_that_nobody_knows_of_leaves_it_undecided_unless_the_events_are_others(bundles: list[Bundle]) -> None:

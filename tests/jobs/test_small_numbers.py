@@ -126,3 +126,10 @@ def test_the_setting_is_what_a_follower_keeps_memories_in(
         refused = uic_kafka("store", "copy", "--store", store, "--to", tmp_path / "other", *options)
         assert refused.code == 2
         assert why in " ".join(refused.err.split()), refused.err
+
+
+def test_a_job_that_would_keep_other_numbers_is_refused_before_it_starts(uic: Uic, world: small.World, tmp_path: Path) -> None:
+    store = written(world, tmp_path / "store", world.memories, "int8")
+    ended = uic("job", "run", "--events", world.folder, "--bundle", world.bundle.path, "--store", store, "--job-dir", "job")
+    assert ended.code == 2
+    assert "in int8, store.numbers says float32. Set store.numbers to int8" in " ".join(ended.err.split())

@@ -11,6 +11,7 @@ from uic.event import BehaviourEvent
 from uic.fold import Logged
 from uic.memory import Float32, UserMemory
 from uic.passage import Model, find_passage
+from uic.small import Published, Shrink
 from uic.update import Rules, StepFunction, Updater
 
 KEEPS = {1: 0.5, 2: 0.25, 3: 0.75}
@@ -71,6 +72,14 @@ def test_a_memory_is_explained_wherever_one_bundle_took_over_from_another(
     found = find_passage(models, log, memory)
     assert found is not None
     assert found.excess == 0
+
+    # Also a copy that was published in small numbers, without its fingerprints.
+    codec = models[0].updater.codec
+    for numbers in ("float16", "int8"):
+        copy = Published(codec).decode(Shrink(numbers, codec.layout)([codec.encode(memory)])[0])
+        found = find_passage(models, log, copy)
+        assert found is not None
+        assert found.explains
 
     # Also onto what had come of the first events, and as of any time from some event on.
     parting = data.draw(st.integers(0, len(log)))
