@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import small
 from command import Ended, Uic
-from test_follow import Memories, last, publish
+from followed import Memories, last, publish
 
 from jobs.settings import KafkaSettings
 from jobs.topics import create
