@@ -161,8 +161,11 @@ class Generator:
             port = self._ports[self._turn % len(self._ports)]
             if self._down_until[port] > now:
                 continue
-            if self._idle[port]:
-                return self._idle[port].pop()
+            while self._idle[port]:
+                connection = self._idle[port].pop()
+                if not _is_ended(connection):
+                    return connection
+                self._drop(connection)
             if len(self._port_of) < self._most:
                 try:
                     connection = socket.create_connection((HOST, port), timeout=_LOST_S)
@@ -214,8 +217,8 @@ class Generator:
 
     def _lost(self, connection: socket.socket, status: int) -> None:
         call = self._busy.pop(connection)
-        if status == NO_ANSWER:
-            self._down_until[self._port_of[connection]] = time.perf_counter() - self._began + _DOWN_S
+        # As a proxy does: a server that did not take a request, also one that is starting, is left alone for a moment.
+        self._down_until[self._port_of[connection]] = time.perf_counter() - self._began + _DOWN_S
         self._drop(connection)
         call.tries += 1
         if call.tries < self._tries:
@@ -233,3 +236,14 @@ class Generator:
         if connection in self._idle[port]:
             self._idle[port].remove(connection)
         connection.close()
+
+
+def _is_ended(connection: socket.socket) -> bool:
+    """Whether the server has ended a connection that was kept too long without a request, as it may."""
+    try:
+        connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True

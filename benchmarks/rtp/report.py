@@ -35,8 +35,8 @@ def targets(found: dict[str, Any]) -> list[Target]:
         made.append(Target("twice the capacity: p99 of what is accepted, ms", row["p99_ms"], row["bound_ms"], True))
     for row in found.get("rolling", []):
         made.append(Target("rolling restart of two servers: requests that failed", row["failed"], 0, True))
-    for row in found.get("soak", []):
-        what = f"{row['seconds']:,.0f} s: "
+    for row in found.get("soak", []) + found.get("steady", []):
+        what = f"{row['rate']:,.0f} requests/s for {row['seconds']:,.0f} s: "
         made.append(Target(what + "memory grown in the settled part, of the whole", row["rss_grown"], 0.02, True))
         made.append(Target(what + "handles more at the end", row["handles_last"] - row["handles_first"], 4, True))
     if reads := {row["server"]: row["p99_ms"] for row in found.get("feast", [])}:
@@ -70,17 +70,18 @@ def _table(found: dict[str, Any]) -> str:
             name = f"{part} {row.get('length', '')}{row.get('server', '') if part == 'feast' else ''}"
             lines.append(_latencies(name, row))
     for row in found.get("steady", []):
-        lines += ["", f"Steady: the server used {row['server']['cores']:.2f} cores. Its milliseconds by stage: {_stages(row)}."]
+        lines += ["", f"Steady: the server used {row['cores']:.2f} cores. Its milliseconds by stage: {_stages(row)}."]
         lines += [f"The writer was {row['updates']['behind_s']:.2f} s behind at worst."]
     for row in found.get("overload", []):
-        lines += ["", f"Overload: capacity {row['capacity']['per_second']:,.0f}/s (p99 {row['capacity']['p99_ms']:.1f} ms), "]
+        lines += ["", f"Overload: capacity {row['capacity']['per_second']:,.0f}/s (p99 {row['capacity']['p99_ms']:.1f} ms),"]
         lines += [f"asked {row['rate']:,.0f}/s; p99 of a 503 is {(row['shed'] or {}).get('p99_ms', float('nan')):.1f} ms."]
     for row in found.get("rolling", []):
         taken = ", ".join(f"{each:.1f}" for each in row["restarts_s"])
         lines += ["", f"Rolling: restarts of {taken} s; {row['retried']} requests were given to the other server."]
-    for row in found.get("soak", []):
-        lines += ["", f"Soak: {row['rss_mb']:.0f} MB at the end, {row['rss_mb_an_hour']:+.1f} MB an hour in the settled part; "]
-        lines += [f"handles {row['handles_first']} to {row['handles_last']}, at most {row['handles_most']}."]
+    for row in found.get("soak", []) + found.get("steady", []):
+        lines += ["", f"{row['rate']:,.0f} requests/s for {row['seconds']:,.0f} s: {row['rss_mb']:.0f} MB at the end,"]
+        lines += [f"{row['rss_mb_an_hour']:+.1f} MB an hour in the settled part; handles {row['handles_first']:.0f} to"]
+        lines += [f"{row['handles_last']:.0f}, at most {row['handles_most']}."]
     return "\n".join(lines) + "\n"
 
 

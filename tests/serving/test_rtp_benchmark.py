@@ -91,7 +91,7 @@ def test_every_part_that_needs_nothing_from_outside_runs(tmp_path: Path) -> None
     app = Typer()
     app.command()(main)
     out, parts = tmp_path / "out", [part for part in PARTS if part != "feast"]
-    asked = ["--quick", "--seconds", "1", "--only", ",".join(parts), "--bundle", str(make_bundle(tmp_path / "bundle"))]
+    asked = ["--quick", "--seconds", "0.4", "--only", ",".join(parts), "--bundle", str(make_bundle(tmp_path / "bundle"))]
     done = CliRunner().invoke(app, [*asked, "--out", str(out), "--work", str(tmp_path)])
     assert done.exit_code == 0, (done.output, done.exception)
     found = json.loads((out / "result.json").read_text())
