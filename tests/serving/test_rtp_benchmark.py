@@ -24,8 +24,11 @@ REQUEST = b"POST / HTTP/1.1\r\ncontent-length: 1\r\n\r\n."
 
 
 @contextmanager
-def server(pause_s: float, answers: int = 1_000_000) -> Iterator[int]:
-    """Answers the requests of each connection one after the other, after a pause; so many in all, then it ends them."""
+def server(pause_s: float, answers: int = 1_000_000, kept: list[socket.socket] | None = None) -> Iterator[int]:
+    """Answers the requests of each connection one after the other, after a pause; so many in all, then it ends them.
+
+    `kept` is given every connection.
+    """
     left = iter(range(answers))
 
     def serve(connection: socket.socket) -> None:
@@ -37,7 +40,10 @@ def server(pause_s: float, answers: int = 1_000_000) -> Iterator[int]:
     def accept() -> None:
         with suppress(OSError):  # closed, since the test is over
             while True:
-                threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+                connection, _ = listener.accept()
+                if kept is not None:
+                    kept.append(connection)
+                threading.Thread(target=serve, args=(connection,), daemon=True).start()
 
     with socket.create_server((HOST, 0)) as listener:
         threading.Thread(target=accept, daemon=True).start()
@@ -63,6 +69,17 @@ def test_what_one_server_drops_the_next_one_answers() -> None:
         generator.close()
     assert answers.is_ok.all()
     assert answers.retried >= 1
+
+
+def test_a_connection_that_was_ended_between_two_requests_is_not_used() -> None:
+    kept: list[socket.socket] = []
+    with server(pause_s=0, kept=kept) as port:
+        generator = Generator([port], [[REQUEST]], connections=1)
+        assert generator.open_loop(rate=100, seconds=0.1, seed=1).is_ok.all()
+        kept[0].shutdown(socket.SHUT_RDWR)
+        assert generator.open_loop(rate=100, seconds=0.1, seed=1).is_ok.all()
+        generator.close()
+    assert len(kept) == 2
 
 
 def test_what_nobody_answers_is_told() -> None:
