@@ -11,7 +11,9 @@ from jobs.dev.stack import DevStack
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
-    with DevStack(tmp_path_factory.mktemp("stack"), taskmanagers=3, sasl=True, tls=True) as running:
+    # A worker lives for minutes here: what C2 would compile takes a quarter of the CPU time of a scenario, and is hardly used.
+    quick = {"env.java.opts.taskmanager": "-XX:TieredStopAtLevel=1"}
+    with DevStack(tmp_path_factory.mktemp("stack"), taskmanagers=3, sasl=True, tls=True, flink=quick) as running:
         yield running
 
 
