@@ -12,6 +12,7 @@ import yaml
 from command import Uic
 
 from model.data.dataset import Dataset
+from model.experiments.page import page
 from model.experiments.tables import EXPERIMENTS
 from model.training.run import Run
 
@@ -62,11 +63,11 @@ def test_a_run_is_a_process_of_its_own_and_trained_once_for_all_tables(
     assert table["rows"] == repeated["rows"]
     assert table["claims"] == repeated["claims"]
 
-    page = (tmp_path / "results" / "table4.md").read_text()
+    written = (tmp_path / "results" / "table4.md").read_text()
     for said in ("**targets: 5**", "uic -c", "| candidate only |", "| with MUR and MIU |", "0.9179", "best on test"):
-        assert said in page
+        assert said in written
     for row in table["rows"]:
-        assert f"{row['auc']['mean']:.4f}" in page
+        assert f"{row['auc']['mean']:.4f}" in written
         for each in row["runs"]:
             found = Run.open(runs / each["run"])
             assert found.metrics["best_auc"] == each["valid"]["auc"]
@@ -112,6 +113,12 @@ def test_runs_that_fail_are_named_with_their_reason(uic: Uic, words: list[str], 
     ended = uic(*words, "table3", "--data", broken)
     assert ended.code == 2
     assert "events.parquet" in ended.err
+
+
+def test_a_committed_page_says_what_its_figures_say() -> None:
+    for figures in (Path(__file__).parents[2] / "results").glob("*/*.json"):
+        assert figures.with_suffix(".md").read_text() == page(json.loads(figures.read_text())), figures
+        assert figures.with_suffix(".png").exists()
 
 
 def test_every_claim_is_about_rows_of_its_table() -> None:
