@@ -26,6 +26,7 @@ TABLE2 = Experiment(
     claims=(
         *(Claim("MIMN", name) for name in ("DIEN", "RUM", "ARNN", "GRU4REC", "DIN", "Embedding&MLP")),
         Claim("DIEN", "Embedding&MLP"),
+        Claim("DIN", "Embedding&MLP"),
         Claim("Embedding&MLP", CONTROL),
         Claim("MIMN", CONTROL),
     ),
