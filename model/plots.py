@@ -74,12 +74,10 @@ def repeats(rows: dict[str, list[float]], title: str, label: str, out: Path) -> 
     for place, (name, values) in enumerate(rows.items()):
         axes.plot(values, [place] * len(values), "o", color="tab:blue", alpha=0.5)
         axes.plot([float(np.mean(values))], [place], "|", color="black", markersize=18, label=name)
-        axes.annotate(
-            f"{np.mean(values):.4f}", (float(np.mean(values)), place), (0, 10), textcoords="offset points", ha="center"
-        )
+        axes.annotate(f"{np.mean(values):.4f}", (max(values), place), (9, 0), textcoords="offset points", va="center")
     axes.set_yticks(range(len(rows)), list(rows))
     axes.invert_yaxis()
-    axes.margins(x=0.1, y=0.15)
+    axes.margins(x=0.15, y=0.15)
     axes.grid(axis="x", alpha=0.3)
     axes.set(xlabel=label, title=title)
     return _save(figure, out)
