@@ -71,4 +71,5 @@ def main(bundle: Path, graphs: Path, store: Path, lengths: list[int], port: int)
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:4]), [int(each) for each in sys.argv[4].split(",")], int(sys.argv[5]))
+    bundle, graphs, store = map(Path, sys.argv[1:4])
+    main(bundle, graphs, store, [int(each) for each in sys.argv[4].split(",")], int(sys.argv[5]))

@@ -48,7 +48,8 @@ class Answers:
 
     @property
     def is_ok(self) -> NDArray[np.bool_]:
-        return self.status == 200
+        ok: NDArray[np.bool_] = self.status == 200
+        return ok
 
     def only(self, keep: NDArray[np.bool_]) -> "Answers":
         """Some of the requests."""

@@ -1,7 +1,8 @@
 """What a run of requests comes to: HDR histograms of latencies, and what the generator itself took."""
 
 from collections import Counter
-from typing import Any, NamedTuple
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from hdrh.histogram import HdrHistogram
@@ -12,7 +13,8 @@ _LONGEST_US = 120_000_000
 _DIGITS = 3
 
 
-class Latency(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Latency:
     """Milliseconds from the moment a request was to be sent. `histogram`: all of it, as HdrHistogram writes it."""
 
     count: int
@@ -53,7 +55,7 @@ def summary(answers: Answers) -> dict[str, Any]:  # JSON
     ok = latency(answers.latency_us[answers.is_ok])
     others = Counter(answers.status[~answers.is_ok].tolist())
     return {
-        **({} if ok is None else ok._asdict()),
+        **({} if ok is None else asdict(ok)),
         "per_second": float(answers.is_ok.sum() / np.ptp(answers.due_s)) if len(answers.due_s) > 1 else 0.0,
         "others": {str(status): count for status, count in sorted(others.items())},
         "errors": sum(count for status, count in others.items() if status != 503),

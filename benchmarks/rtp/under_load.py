@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,7 @@ def overload(run: Run) -> None:
     bound_ms = 2 * 1000 * (servers.THREADS + Limits().waiting) / most["per_second"]
     shed = latency(answers.latency_us[answers.status == 503])
     row = {"rate": rate, "capacity": most, **summary(answers), "asked": len(answers.status), "bound_ms": bound_ms}
-    run.note("overload", {**row, "shed": None if shed is None else shed._asdict()})
+    run.note("overload", {**row, "shed": None if shed is None else asdict(shed)})
 
 
 def rolling(run: Run) -> None:
