@@ -26,6 +26,11 @@ def export_run(run: Run, target: Path, *, replace: bool = False) -> Bundle:
     model = run.best_memory()
     if run.plan.config.history == "none":
         raise BadInput(f"{run.path}: trained without histories (the candidate-only control): no memory may be scored with it")
+    if (latest := run.plan.config.history_events) is not None:
+        raise BadInput(
+            f"{run.path}: trained on the latest {latest} events before each sample; a memory never forgets the others, so no "
+            "stream makes what this model knows. Train without train.history_events"
+        )
     stats = run.plan.dataset
     metrics = run.metrics
     best = next((entry for entry in metrics["epochs"] if entry["epoch"] == metrics.get("best_epoch")), None)

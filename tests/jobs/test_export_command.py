@@ -100,6 +100,12 @@ def test_a_run_without_an_epoch_is_not_exported(world: small.World, tmp_path: Pa
     assert not (tmp_path / "bundle").exists()
 
 
+def test_a_model_of_the_latest_events_alone_is_no_memorys(world: small.World, tmp_path: Path) -> None:
+    made = small.trained(tmp_path / "run", world.data, config={"epochs": 1, "history_events": 5})
+    with pytest.raises(BadInput, match="trained on the latest 5 events before each sample; a memory never forgets"):
+        export_run(made, tmp_path / "bundle")
+
+
 def test_a_kill_while_exporting_leaves_the_old_bundle_as_it_was(world: small.World, tmp_path: Path) -> None:
     out = Path(shutil.copytree(world.bundle.path, tmp_path / "bundle"))
     before = files(out)
