@@ -27,7 +27,7 @@ test: setup jars redis ## Everything that must hold: style, types, layers, tests
 	$(RUN) ruff format --check .
 	$(RUN) mypy
 	$(RUN) lint-imports
-	$(RUN) pytest -n 2 --dist loadfile
+	$(RUN) pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 quick: setup redis ## The tests that need no Flink and no network, for while you work
 	$(RUN) pytest --ignore tests/scenarios --ignore tests/stream

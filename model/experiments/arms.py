@@ -78,7 +78,7 @@ def content_name(model: str, seed: int, content: Json) -> str:
     """The folder of a run: what it trains is its name, so whoever asks for the same finds it trained.
 
     >>> content_name("mimn", 7, {"slots": 8})
-    'mimn-s7-8db93a0bc2'
+    'mimn-s7-c41a02374c'
     """
     digest = hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
     return f"{model}-s{seed}-{digest[:10]}"

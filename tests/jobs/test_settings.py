@@ -91,7 +91,7 @@ def test_a_wrong_value_is_named_with_what_was_expected_and_what_came(content: di
         ({"learning_rate": 0}, "train.learning_rate: expected more than 0, got 0"),
         ({"learning_rate": ".nan"}, "train.learning_rate: "),
         ({"exclude_days": ["yesterday"]}, "train.exclude_days: expected YYYY-MM-DD, got 'yesterday'"),
-        ({"targets": "some"}, "train.targets: .*'all' or 'last'"),
+        ({"targets": "some"}, r"train.targets.*'all' or 'last' \(got 'some'\)"),
     ],
 )
 def test_a_wrong_value_of_training_is_named_too(section: dict[str, Any], named: str) -> None:
