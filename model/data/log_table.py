@@ -90,6 +90,8 @@ class LogTable:
         )
         kept = self.row("SELECT count(*) AS events FROM events")["events"]
         left_out["duplicates"] = self.row("SELECT count(*) AS rows FROM raw")["rows"] - sum(left_out.values()) - kept
+        if not kept and not any(left_out.values()):
+            raise BadInput("the log: expected events, got none; is this the right file?")
         if not kept:
             raise BadInput(
                 f"the log: expected events within the days and of the behaviours asked for, all were left out: {left_out}"

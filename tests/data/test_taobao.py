@@ -103,6 +103,13 @@ def test_a_bad_line_is_named_or_dropped_and_counted(tmp_path: Path) -> None:
     assert dataset(source, tmp_path / "d", "--drop-invalid").stats["left_out"]["invalid"] == {"lines": 2}
 
 
+def test_an_empty_file_is_told_as_such(tmp_path: Path) -> None:
+    (tmp_path / "empty.csv").touch()
+    with pytest.raises(BadInput, match="the log: expected events, got none"):
+        dataset(tmp_path / "empty.csv", tmp_path / "d")
+    assert not (tmp_path / "d").exists()
+
+
 def test_a_missing_file_says_how_to_obtain_it(tmp_path: Path) -> None:
     for arguments in ([], ["--source", tmp_path / "UserBehavior.csv"]):
         with pytest.raises(BadInput, match="Tianchi") as caught:
