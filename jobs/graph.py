@@ -108,7 +108,8 @@ def _update(events: KeyedStream, update: UpdateSettings, plan: Plan, control: Ja
             updates = events.connect(messages).process(ControlledUpdateMemory(update), RawBytes())
         return updates.name("update memory").uid(contract.UPDATE)._j_data_stream
     idle_after_ms = update.rules.idle_after_ms
-    arguments = (
+    operators = get_gateway().jvm.uic.flink
+    settings = operators.UpdateSettings(
         plan.python,
         _strings([WHEEL] if plan.ships_wheel else []),
         update.to_json(),
@@ -119,12 +120,11 @@ def _update(events: KeyedStream, update: UpdateSettings, plan: Plan, control: Ja
         update.silent_before_ms,
         update.store is None,
     )
-    operators = get_gateway().jvm.uic.flink
     outgoing = Types.ROW([RawBytes(), RawBytes()]).get_java_type_info()
     keyed = events._j_data_stream
     if control is None:
-        return keyed.transform("update memory", outgoing, operators.EventsUpdate(*arguments)).uid(contract.UPDATE)
-    operator = operators.ControlledUpdate(contract.CONTROL, *arguments)
+        return keyed.transform("update memory", outgoing, operators.EventsUpdate(settings)).uid(contract.UPDATE)
+    operator = operators.ControlledUpdate(contract.CONTROL, settings)
     stream = keyed.connect(control.broadcast()).transform("update memory", outgoing, operator)
     # Flink takes the key over only where both inputs have one.
     made = stream.getTransformation()

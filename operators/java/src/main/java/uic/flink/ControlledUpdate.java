@@ -20,7 +20,7 @@ import org.apache.flink.types.Row;
 public final class ControlledUpdate extends BatchedUpdate
         implements TwoInputStreamOperator<Row, byte[], Row>, BoundedMultiInput {
 
-    private static final long serialVersionUID = 1L;
+    private static final long serialVersionUID = 2L;
     private static final String PROMOTE = "promote";
     private static final byte[] NOTHING = new byte[0];
 
@@ -29,18 +29,8 @@ public final class ControlledUpdate extends BatchedUpdate
     private transient BroadcastState<String, byte[]> heeded;
 
     /** @param controlName of the broadcast state, operators/contract.py */
-    public ControlledUpdate(
-            String controlName,
-            String python,
-            String[] shipped,
-            String settings,
-            String stateName,
-            int capacity,
-            long waitMs,
-            long idleAfterMs,
-            long silentBeforeMs,
-            boolean publishes) {
-        super(python, shipped, settings, stateName, capacity, waitMs, idleAfterMs, silentBeforeMs, publishes);
+    public ControlledUpdate(String controlName, UpdateSettings settings) {
+        super(settings);
         this.controlName = controlName;
     }
 

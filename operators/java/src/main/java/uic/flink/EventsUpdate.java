@@ -8,19 +8,10 @@ import org.apache.flink.types.Row;
 /** The update operator with events alone: its bundle is the one it was started with. */
 public final class EventsUpdate extends BatchedUpdate implements OneInputStreamOperator<Row, Row>, BoundedOneInput {
 
-    private static final long serialVersionUID = 1L;
+    private static final long serialVersionUID = 2L;
 
-    public EventsUpdate(
-            String python,
-            String[] shipped,
-            String settings,
-            String stateName,
-            int capacity,
-            long waitMs,
-            long idleAfterMs,
-            long silentBeforeMs,
-            boolean publishes) {
-        super(python, shipped, settings, stateName, capacity, waitMs, idleAfterMs, silentBeforeMs, publishes);
+    public EventsUpdate(UpdateSettings settings) {
+        super(settings);
     }
 
     @Override
