@@ -21,9 +21,10 @@ from jobs.record import ClusterRecord, JobRecord
 from jobs.rollback.journal import why_not_to_start
 from jobs.run import rules
 from jobs.settings import KafkaSettings, Settings
-from jobs.warm_up.handover import check_handover, in_ms
+from jobs.warm_up.handover import check_handover
 from jobs.wheel import find_wheel
 from uic.bundle import Bundle
+from uic.clock import in_ms
 from uic.errors import BadInput, JobError
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def read_start(text: str) -> str | int:
             "kafka.start: expected earliest, latest, committed or a time with its zone (2017-11-26T00:00:00+08:00), "
             f"got {text!r}"
         )
-    return int(when.timestamp() * 1000)
+    return in_ms(when)
 
 
 def kafka_topics(kafka: KafkaSettings, start: str | int) -> "KafkaTopics":

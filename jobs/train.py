@@ -13,6 +13,7 @@ from rich.table import Table
 
 from jobs.settings import Settings
 from uic import artefact
+from uic.clock import in_ms
 from uic.errors import BadInput
 
 if TYPE_CHECKING:  # torch and pandas take seconds to load, and `uic --help` must not
@@ -306,4 +307,4 @@ def _time_ms(option: str, text: str | None) -> int | None:
         raise BadInput(f"{option}: expected a date or time such as 2017-12-01 or 2017-12-01T06:00, got {text!r}") from None
     if parsed.tzinfo is None:
         parsed = parsed.replace(tzinfo=datetime.UTC)
-    return int(parsed.timestamp() * 1000)
+    return in_ms(parsed)

@@ -91,5 +91,14 @@ class Days:
         return (_EPOCH + timedelta(seconds=time_s)).astimezone(self._zone).date()
 
 
+def in_ms(moment: datetime.datetime) -> int:
+    """Whole milliseconds from 1970 to a moment with its zone. A float of seconds on the way loses some from 2038 on.
+
+    >>> in_ms(datetime.datetime.fromisoformat("2038-01-20T00:00:00.002+00:00"))
+    2147558400002
+    """
+    return (moment - _EPOCH) // timedelta(milliseconds=1)
+
+
 def _seconds(moment: datetime.datetime) -> int:
     return (moment - _EPOCH) // timedelta(seconds=1)

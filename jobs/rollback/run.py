@@ -19,7 +19,7 @@ from jobs.rollback.world import ClusterJob, FollowedStore, KafkaTopics, open_sto
 from jobs.run import rules
 from jobs.settings import Settings
 from jobs.verdict import LeftOut
-from jobs.warm_up.handover import in_ms
+from uic.clock import in_ms
 from uic.errors import BadInput
 from uic.forgetting import FILE as FORGOTTEN_FILE
 from uic.forgetting import Forgotten

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from uic.clock import in_ms
 from uic.errors import BadInput
 
 if TYPE_CHECKING:  # pyarrow and ONNX Runtime take a second to load
@@ -146,8 +147,6 @@ def read_time(name: str, text: str) -> int:
     >>> read_time("--until", "1970-01-01T08:00:01+08:00")
     1000
     """
-    from jobs.warm_up.handover import in_ms
-
     try:
         when = datetime.fromisoformat(text)
     except ValueError:

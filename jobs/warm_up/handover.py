@@ -17,6 +17,7 @@ from jobs import checkpoints
 from jobs.flink_metadata import why_incomplete
 from jobs.settings import Settings
 from uic.bundle import Bundle
+from uic.clock import in_ms
 from uic.errors import BadInput, JobError
 
 FILE = "warm-up.json"
@@ -26,11 +27,6 @@ def describe(bundle: Bundle, *, until_ms: int, idle_after_ms: int | None, users:
     """What `warm-up.json` in a savepoint says."""
     about = {**bundle.identity._asdict(), "until_ms": until_ms, "idle_after_ms": idle_after_ms, "users": users}
     return json.dumps(about, indent=1) + "\n"
-
-
-def in_ms(when: datetime) -> int:
-    """Milliseconds since 1970; a float of seconds may lie just below."""
-    return round(when.timestamp() * 1000)
 
 
 def check_handover(savepoint: Path, bundle: Bundle, settings: Settings) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uic.clock import FIRST_DAY, LAST_DAY, Days
+from uic.clock import FIRST_DAY, LAST_DAY, Days, in_ms
 from uic.errors import BadInput
 
 HOUR_MS = 3_600_000
@@ -104,3 +104,8 @@ def test_times_beyond_the_calendar_fall_on_its_ends(zone: str, time_ms: int, is_
 def test_a_zone_that_is_none_is_refused_with_its_name(zone: str) -> None:
     with pytest.raises(BadInput, match="time zone: expected a name such as UTC or Africa/Cairo, got "):
         Days(zone)
+
+
+@given(ZONES, TIMES, st.integers(0, 999))
+def test_a_time_is_its_milliseconds_again_whatever_zone_it_is_told_in(zone: str, time_ms: int, more_us: int) -> None:
+    assert in_ms(wall(zone, time_ms) + timedelta(microseconds=more_us)) == time_ms
