@@ -43,6 +43,8 @@ class Forget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 Message = Prepare | Promote
 _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
 _forget_decoder = msgspec.json.Decoder(Forget)
+# Text that is not UTF-8, and what is nested too deeply, msgspec tells with errors that are not its own.
+_NO_MESSAGE = (msgspec.MsgspecError, UnicodeError, RecursionError)
 
 
 def to_json(message: Message | Forget) -> bytes:
@@ -58,7 +60,7 @@ def read(data: bytes) -> Message:
     """The message in these bytes; raises BadInput for anything else, kinds of a newer release among it."""
     try:
         message = _decoder.decode(data)
-    except msgspec.MsgspecError as error:
+    except _NO_MESSAGE as error:
         raise BadInput(f"control message: {error}: {data[:200]!r}") from error
     if message.format != FORMAT:
         raise BadInput(f"control message: this release reads format {FORMAT}, got {message.format}")
@@ -69,6 +71,6 @@ def read_forget(data: bytes) -> Forget | None:
     """The message in these bytes where it is one of this kind and this release."""
     try:
         message = _forget_decoder.decode(data)
-    except msgspec.MsgspecError:
+    except _NO_MESSAGE:
         return None
     return message if message.format == FORMAT else None
