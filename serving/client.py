@@ -28,6 +28,8 @@ __all__ = ["Candidate", "NotScored", "ScoreAnswer", "ScoreClient", "UserScores"]
 # What another try may mend. Scoring changes nothing, so a request may be sent twice.
 _AGAIN = frozenset({408, 502, 503, 504})
 _LONGEST_WAIT_S = 1.0
+# Text that is not UTF-8, and what is nested too deeply, msgspec tells with errors that are not its own.
+_NO_ANSWER = (msgspec.MsgspecError, UnicodeError, RecursionError)
 
 
 class NotScored(UicError):
@@ -104,7 +106,7 @@ class ScoreClient:
         if response.status_code == httpx.codes.OK:
             try:
                 return msgspec.json.decode(response.content, type=ScoreAnswer)
-            except msgspec.MsgspecError as error:
+            except _NO_ANSWER as error:
                 raise NotScored(f"{self._url}: not an answer of this release: {error}", status=200, code=None) from error
         problem = _problem(response)
         raise NotScored(
@@ -127,7 +129,7 @@ class ScoreClient:
 def _problem(response: httpx.Response) -> Problem:
     try:
         return msgspec.json.decode(response.content, type=ProblemAnswer).error
-    except msgspec.MsgspecError:  # a proxy's page, perhaps
+    except _NO_ANSWER:  # a proxy's page, perhaps
         return Problem("unknown", response.text[:200])
 
 
