@@ -124,7 +124,7 @@ class Forgotten:
         for line in data[:whole].splitlines():
             try:
                 self._take_line(json.loads(line))
-            except (ValueError, TypeError, KeyError) as error:
+            except (ValueError, TypeError, KeyError, RecursionError) as error:
                 raise JobError(f"{self.path}: a line cannot be read, and nobody may be left out: {line[:100]!r}") from error
         self._read_to += whole
         self._look_up.cache_clear()

@@ -73,7 +73,7 @@ class Quarantine:
         """What `to_json` wrote; raises BadInput where a file is anything else."""
         try:
             return cls._from(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, OverflowError, RecursionError) as error:
             raise BadInput(f"{path}: the quarantine cannot be read: {error}") from error
 
     @classmethod

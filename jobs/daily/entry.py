@@ -102,7 +102,7 @@ class Entry:
                     "pins": tuple(content["pins"]),
                 }
             )
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
             raise JobError(f"{name}: not an entry of this release: {error}") from error
 
 

@@ -29,7 +29,7 @@ from uic.store.writing import Span, Whole
 _SIZE = struct.Struct("<I")
 _HEAD = struct.Struct("<cB")
 _NUMBERS = struct.Struct("<IqQ")
-_LATEST, _COPY, _KEPT, _END = b"L", b"D", b"K", b"E"
+_LATEST, _COPY, _KEPT, _END = _KINDS = b"L", b"D", b"K", b"E"
 _LONGEST = 1 << 28
 
 
@@ -72,7 +72,7 @@ def read_head(file: IO[bytes], path: Path) -> Head:
         identity = StoreIdentity(about["layout"], about["lineage"])
         numbers = numbers_from_json(about, path)
         return Head(identity, about["zone"], span, Lineage.from_json(json.dumps(about["generations"]), path), numbers)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise BadInput(f"{path}: expected what `uic store export` writes, got something else: {error!r}") from error
     except StoreError as error:
         raise BadInput(str(error)) from error
@@ -124,4 +124,6 @@ def _parse(rest: bytes, path: Path, at: int) -> tuple[bytes, bytes, tuple[int, i
         raise CorruptMemory(f"{path}: the record at byte {at} is not as it was written: its CRC-32C is another one")
     kind, size = _HEAD.unpack_from(body)
     blob_at = _HEAD.size + size + _NUMBERS.size
+    if kind not in _KINDS or len(body) < blob_at:
+        raise CorruptMemory(f"{path}: the record at byte {at} is of kind {kind!r}, its user of {size} bytes: none of a dump's")
     return kind, body[_HEAD.size : _HEAD.size + size], _NUMBERS.unpack_from(body, _HEAD.size + size), body[blob_at:]

@@ -87,7 +87,7 @@ class Lineage(NamedTuple):
             content = json.loads(text)
             found = content["format"]
             cuts = tuple(Cut(int(cut["generation"]), int(cut["cut_ms"])) for cut in content["cuts"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise StoreError(f"{place}: the store's generations cannot be read: {error!r}") from error
         if found != _FORMAT:
             raise StoreError(f"{place}: this release reads generations of format {_FORMAT}, got {found}")

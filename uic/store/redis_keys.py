@@ -54,7 +54,7 @@ class Frame(NamedTuple):
             content = json.loads(text)
             identity = StoreIdentity(content["layout"], content["lineage"])
             return cls(identity, content["zone"], int(content["buckets"]), numbers_from_json(content, place))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise StoreError(f"{place}: what kind of store this is cannot be read: {error!r}") from error
 
 
