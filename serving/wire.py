@@ -145,7 +145,8 @@ def read_request(body: bytes, *, most_users: int, most_candidates: int) -> Score
             f"expected at most {most_candidates} candidates a request over all users, got {candidates}",
         )
     for place, asked in enumerate(request.users):
-        if isinstance(asked.user_id, str) and len(asked.user_id.encode()) > MAX_TEXT_BYTES:
+        # A number of so many digits would be a user whom no event can name.
+        if len(str(asked.user_id).encode()) > MAX_TEXT_BYTES:
             raise Refused(
                 422, "invalid", f"Expected `str` of at most {MAX_TEXT_BYTES} UTF-8 bytes - at `$.users[{place}].user_id`"
             )
