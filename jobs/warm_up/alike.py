@@ -22,7 +22,12 @@ _NUMBERS = ("item_id", "category_id", "time_ms")
 _NEEDED = {"user_id", "behaviour", *_NUMBERS}
 _KNOWN = {*_NEEDED, "event_id", "source"}
 _QUOTE, _BACKSLASH, _BLANK, _ZERO = b'"\\ 0'
+_MOST_BYTES = (1 << 31) - 1  # of texts that Arrow finds by 32 bits
+_MOST_DIGITS = 19
+# In each of eight bytes: the digit 0; what takes a byte that is no digit's value to 128 or beyond; that bit.
+_ZEROS, _TOO_FAR, _TOPS = (np.uint64(int.from_bytes(bytes([each] * 8), "little")) for each in (_ZERO, 0x80 - 10, 0x80))
 Bytes = NDArray[np.uint8]
+Words = NDArray[np.uint64]
 
 
 class _Field(NamedTuple):
@@ -46,10 +51,12 @@ def columns_of(block: bytes, starts_N: Int64, ends_N: Int64) -> dict[str, pa.Arr
     if fields is None:
         return None
     begin, end = int(starts_N[0]), int(ends_N[-1])
+    if end - begin > _MOST_BYTES:
+        return None
     bytes_N = np.frombuffer(block, dtype=np.uint8)
     here = bytes_N[begin:end]
     between = len(here) - int((ends_N - starts_N).sum())  # ends of lines, and nothing else
-    if int((here < _BLANK).sum()) != between or (here == _BACKSLASH).any() or not _is_utf8(block[begin:end]):
+    if np.count_nonzero(here < _BLANK) != between or (here == _BACKSLASH).any() or not _is_utf8(block[begin:end]):
         return None
     quotes_N = begin + np.flatnonzero(here == _QUOTE)
     each = sum(4 if field.is_text else 2 for field in fields)
@@ -64,10 +71,12 @@ def columns_of(block: bytes, starts_N: Int64, ends_N: Int64) -> dict[str, pa.Arr
     for field, (value_L, end_L) in zip(fields, edges, strict=True):
         if not _is_everywhere(bytes_N, field.before, after, value_L):
             return None
-        values = _texts(bytes_N, value_L, end_L)
-        if field.name in _NUMBERS and (values := _numbers(values)) is None:
+        if field.is_text:
+            found[field.name] = _texts(memoryview(block)[begin:end], value_L - begin, end_L - begin)
+        elif (numbers_L := _numbers(bytes_N, value_L, end_L)) is not None:
+            found[field.name] = pa.array(numbers_L)
+        else:
             return None
-        found[field.name] = values
         after = end_L
     is_closed = (bytes_N[ends_N - 1] == ord("}")) & (after + fields[-1].is_text == ends_N - 1)
     return found if is_closed.all() else None
@@ -116,39 +125,55 @@ def _is_everywhere(bytes_N: Bytes, text: bytes, from_L: Int64, to_L: Int64) -> b
         return False
     # Eight bytes at a time, from whichever place they begin at; the last ones overlap those before.
     width = max(size for size in (1, 2, 4, 8) if size <= len(text))
-    kind = np.dtype(f"<u{width}")
-    words: NDArray[np.unsignedinteger[Any]] = np.ndarray(  # Any: of whichever width
-        (len(bytes_N) - width + 1,), kind, bytes_N, strides=(1,)
-    )
+    words = _words(bytes_N, width)
     for at in {*range(0, len(text) - width, width), len(text) - width}:
         if not (words[from_L + at] == int.from_bytes(text[at : at + width], "little")).all():
             return False
     return True
 
 
-def _texts(bytes_N: Bytes, starts_L: Int64, ends_L: Int64) -> pa.Array:
-    """The bytes from each place to the other, side by side."""
+def _words(bytes_N: Bytes, width: int) -> NDArray[np.unsignedinteger[Any]]:  # Any: of whichever width
+    """The bytes from each place on, `width` of them as one number, the first the lowest."""
+    return np.ndarray((len(bytes_N) - width + 1,), np.dtype(f"<u{width}"), bytes_N, strides=(1,))
+
+
+def _texts(data: memoryview, starts_L: Int64, ends_L: Int64) -> pa.Array:
+    """The text from each place to the other: every second one of those that all these places cut the bytes into."""
+    offsets = np.empty(2 * len(starts_L) + 1, dtype=np.int32)
+    offsets[0:-1:2], offsets[1::2], offsets[-1] = starts_L, ends_L, ends_L[-1]
+    cut = pa.StringArray.from_buffers(2 * len(starts_L), pa.py_buffer(offsets), pa.py_buffer(data))
+    return cut.take(pa.array(np.arange(0, 2 * len(starts_L), 2)))
+
+
+def _numbers(bytes_N: Bytes, starts_L: Int64, ends_L: Int64) -> Int64 | None:
+    """Numbers as JSON writes those that are not negative; None where one is something else or too large.
+
+    Before each is a name: what is read of before it is within the bytes, and counts as nothing.
+
+    >>> line = np.frombuffer(b'{"item_id":7,"time_ms":1234567890123}', np.uint8)
+    >>> _numbers(line, np.array([11, 23]), np.array([12, 36])).tolist()
+    [7, 1234567890123]
+    """
     sizes_L = ends_L - starts_L
-    if (sizes_L < 0).any():
-        return pa.nulls(len(sizes_L), pa.string())
-    offsets = np.concatenate([[0], np.cumsum(sizes_L)])
-    data = bytes_N[np.repeat(starts_L - offsets[:-1], sizes_L) + np.arange(offsets[-1])]
-    return pa.StringArray.from_buffers(len(sizes_L), pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(data))
+    if sizes_L.min() < 1 or sizes_L.max() > _MOST_DIGITS or ((bytes_N[starts_L] == _ZERO) & (sizes_L > 1)).any():
+        return None
+    words = _words(bytes_N, 8)
+    found_L: Words = np.zeros(len(sizes_L), dtype=np.uint64)
+    for number in range(-(-int(sizes_L.max()) // 8)):
+        # Eight digits at a time, the last ones first; what stands before the first digit counts as zeros.
+        before_L = np.clip(8 * (8 - sizes_L + 8 * number), 0, 64).astype(np.uint64)
+        digits_L = ((words[ends_L - 8 * (number + 1)] ^ _ZEROS) >> before_L) << before_L
+        if (((digits_L + _TOO_FAR) | digits_L) & _TOPS).any():
+            return None
+        found_L += _eight(digits_L) * np.uint64(10 ** (8 * number))
+    return None if (found_L >= np.uint64(1 << 63)).any() else found_L.astype(np.int64)
 
 
-def _numbers(texts: pa.Array) -> pa.Array | None:
-    """Numbers as JSON writes those that are not negative; None where one is something else."""
-    _, offsets, data = texts.buffers()
-    offsets_L, bytes_N = np.frombuffer(offsets, dtype=np.int32), np.frombuffer(data, dtype=np.uint8)
-    sizes_L = np.diff(offsets_L)
-    if sizes_L.min() < 1 or bytes_N.min() < _ZERO or bytes_N.max() > _ZERO + 9:
-        return None
-    if ((bytes_N[offsets_L[:-1]] == _ZERO) & (sizes_L > 1)).any():
-        return None
-    try:
-        return texts.cast(pa.int64())
-    except pa.ArrowInvalid:  # too large
-        return None
+def _eight(digits_L: Words) -> Words:
+    """The numbers that eight digits each say, one a byte, the first the lowest: twos, fours and eights of them are added up."""
+    twos_L = (digits_L * np.uint64(10 * (1 << 8) + 1) >> np.uint64(8)) & np.uint64(0x00FF_00FF_00FF_00FF)
+    fours_L = (twos_L * np.uint64(100 * (1 << 16) + 1) >> np.uint64(16)) & np.uint64(0x0000_FFFF_0000_FFFF)
+    return fours_L * np.uint64(10_000 * (1 << 32) + 1) >> np.uint64(32)
 
 
 def _is_utf8(block: bytes) -> bool:

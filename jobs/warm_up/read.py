@@ -68,9 +68,12 @@ def read(task: Task, *, accepted: frozenset[str], from_ms: int, until_ms: int, l
     for table in tables:
         times = table.column("time_ms")
         early, late = pc.less(times, from_ms), pc.greater_equal(times, until_ms)
-        for name, outside in (("before the window", early), ("after the window", late)):
-            left.counts[name] += pc.sum(outside).as_py() or 0
-        yield table.filter(pc.invert(pc.or_(early, late)))
+        outside = 0
+        for name, is_outside in (("before the window", early), ("after the window", late)):
+            count = pc.sum(is_outside).as_py() or 0
+            left.counts[name] += count
+            outside += count
+        yield table.filter(pc.invert(pc.or_(early, late))) if outside else table
 
 
 def _lines(task: Task, accepted: frozenset[str], left: Left) -> Iterator[pa.Table]:
