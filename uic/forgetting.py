@@ -133,7 +133,10 @@ class Forgotten:
         if not self._salt:
             if content["format"] != _FORMAT:
                 raise JobError(f"{self.path}: this release reads format {_FORMAT}, got {content['format']}")
-            self._salt = bytes.fromhex(str(content["salt"]))
+            salt = bytes.fromhex(str(content["salt"]))
+            if len(salt) != _SALT_BYTES:
+                raise ValueError(f"salt: expected {_SALT_BYTES} bytes, got {len(salt)}")
+            self._salt = salt
             return
         until_ms, later, asked_ms = content["until_ms"], content["later"], content["asked_ms"]
         if later not in ("anew", "drop") or not isinstance(asked_ms, int) or not isinstance(until_ms, int | None):

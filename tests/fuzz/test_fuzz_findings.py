@@ -104,6 +104,15 @@ def test_generations_that_cannot_be_read_are_the_stores_error(text: str) -> None
         Lineage.from_json(text, "there")
 
 
+@pytest.mark.parametrize("salt", ["", "00" * 31, "00" * 65])
+def test_a_salt_of_another_length_is_told_when_it_is_read(tmp_path: Path, salt: str) -> None:
+    """One of more than 64 bytes was taken, and the first look-up of a user failed."""
+    path = tmp_path / "forgotten.jsonl"
+    path.write_text(json.dumps({"format": 1, "salt": salt}) + "\n")
+    with pytest.raises(JobError, match="nobody may be left out"):
+        Forgotten(path)
+
+
 def test_files_that_are_nested_too_deeply_are_told_by_their_names(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(DEEP + b"\n")
