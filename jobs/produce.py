@@ -18,6 +18,7 @@ Headers = list[tuple[str, bytes]]
 _QUEUE = 100_000
 _GIVE_UP_S = 120
 _TELL_EVERY_S = 0.5
+_POLLED_S = 0.001  # the shortest wait that librdkafka knows
 
 
 @dataclass
@@ -193,8 +194,11 @@ def _send_paced(
     started = time.monotonic()
     for key, payload in records:
         while (early_s := started + done.sent / rate - time.monotonic()) > 0:
-            # Serves delivery reports meanwhile, and returns at each of them.
+            # Serves delivery reports meanwhile, and returns at each of them. It waits whole milliseconds: for less it would
+            # return at once, again and again, and take a core from the broker.
             sender.producer.poll(min(early_s, 0.1))
+            if early_s < _POLLED_S:
+                time.sleep(early_s)
             note()
         sender.send(key, payload)
         done.sent += 1

@@ -70,6 +70,13 @@ def test_the_rate_is_kept_and_falling_behind_is_known(ready: KafkaSettings) -> N
     assert produce(ready, slow(), rate=1000).behind_s > 0.03
 
 
+def test_waiting_for_the_next_event_of_a_rate_takes_no_core(ready: KafkaSettings) -> None:
+    wall, cpu = time.monotonic(), time.thread_time()
+    produce(ready, load()[:500], rate=1000)
+    # Less than a millisecond is waited between two of them.
+    assert time.thread_time() - cpu < 0.5 * (time.monotonic() - wall)
+
+
 def test_an_event_that_is_too_large_fails_the_whole_and_not_the_others(ready: KafkaSettings) -> None:
     largest = b"x" * (MAX_EVENT_BYTES + 1)
     assert produce(ready, [(None, largest)]).delivered == 1
