@@ -16,7 +16,7 @@ from uic.errors import JobError
 RATE = 1000
 _SETTLE_S = 5.0
 # At this rate batches are smaller than in the warm-up before, and the JVM compiles once more.
-_AT_RATE_S = 20.0
+_AT_RATE_S = 40.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,12 +47,17 @@ def main(
         bundle(path)
         run = Run(QUICK if quick else Sizes(), path, jars, Path(folder), out, parts)
         run.found["machine"] = {"cores": os.cpu_count(), "cpu": _cpu(), "python": platform.python_version(), "quick": quick}
-        steps_of = {"limit": _limit, "batched": _cluster, "per-event": _cluster, "plain": _plain, "profile": _profile}
-        steps: list[Callable[[Run], None]] = [*(steps_of[part] for part in PARTS if part in steps_of and part in parts)]
-        for step in dict.fromkeys(steps):
+        steps_of: dict[str, Callable[[Run], None]] = {
+            "limit": _limit,
+            "batched": _cluster,
+            "per-event": _cluster,
+            "plain": _plain,
+            "profile": _profile,
+            "latency": _latency,
+            "recovery": _recovery,
+        }
+        for step in dict.fromkeys(steps_of[part] for part in PARTS if part in parts):
             step(run)
-        if {"latency", "recovery"} & set(parts):
-            _latency_and_recovery(run)
     report.write(run.found, out)
     typer.echo((out / "table.md").read_text())
 
@@ -105,18 +110,22 @@ def _plain(run: Run) -> None:
         run.note_measured("plain", _row(load), window)
 
 
-def _latency_and_recovery(run: Run) -> None:
+def _latency(run: Run) -> None:
     sizes = run.sizes
+    # One worker: what stands by for a recovery would take its share of the cores.
+    with run.bench() as bench:
+        found = latency(
+            bench, users=10_000, warm=sizes.latency_warm, seconds=sizes.latency_s, interval_s=sizes.slow_pace.interval_s
+        )
+        run.note("latency", {"users": 10_000}, found)
+
+
+def _recovery(run: Run) -> None:
     with run.bench(taskmanagers=2, flink=HEARTBEAT) as bench:
-        if "latency" in run.parts:
-            found = latency(
-                bench, users=10_000, warm=sizes.latency_warm, seconds=sizes.latency_s, interval_s=sizes.slow_pace.interval_s
-            )
-            run.note("latency", {"users": 10_000}, found)
-        for users, backend in sizes.recovered if "recovery" in run.parts else ():
+        for users, backend in run.sizes.recovered:
             load = Load(users=users, zipf=None, drawn=0)
-            found_again = recovery(bench, load, backend=backend, interval_s=sizes.slow_pace.interval_s)
-            run.note("recovery", {"users": users, "backend": backend}, found_again)
+            found = recovery(bench, load, backend=backend, interval_s=run.sizes.slow_pace.interval_s)
+            run.note("recovery", {"users": users, "backend": backend}, found)
 
 
 def _profile(run: Run) -> None:
