@@ -2,10 +2,11 @@
 
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
-from jobs.kafka import client_config
+from jobs.kafka import client_config, patiently
 from jobs.settings import KafkaSettings
 from jobs.topics import WAIT_S, check
 from uic.errors import BadInput, EnvironmentProblem, InvalidEvent
@@ -79,7 +80,8 @@ class TopicLog:
         consumer = self._consumer()
         try:
             for partition, begin in self._begins.items():
-                reach = consumer.get_watermark_offsets(TopicPartition(kafka.events, partition), timeout=WAIT_S)
+                place = TopicPartition(kafka.events, partition)
+                reach = patiently(kafka, partial(consumer.get_watermark_offsets, place, timeout=WAIT_S))
                 if reach is None:
                     raise EnvironmentProblem(f"{kafka.events}-{partition}: {kafka.bootstrap} does not say how far it goes")
                 first, end = reach

@@ -141,6 +141,11 @@ class World:
                 raise JobError(f"{self.case.name}: the job runs on no TaskManager after {SETTLE_S:.0f} s")
             time.sleep(0.1)
 
+    def runs_without(self, node: Node) -> bool:
+        """Whether the job runs, and nothing of it on this TaskManager."""
+        workers = self.cluster.workers(self.job_id)
+        return bool(workers) and resource_id(node) not in workers
+
     def wait_for_checkpoint(self) -> None:
         """Wait for one more completed checkpoint."""
         before = self.cluster.checkpoints(self.job_id).completed
@@ -223,14 +228,14 @@ def end_offsets(kafka: KafkaSettings, topic: str) -> dict[int, int]:
     """The end of each partition of a topic."""
     from confluent_kafka import Consumer, TopicPartition
 
-    from jobs.kafka import client_config
+    from jobs.kafka import client_config, patiently
 
     consumer = Consumer({**client_config(kafka), "group.id": f"{kafka.group}-look", "enable.auto.commit": "false"})
+    places = [TopicPartition(topic, partition) for partition in range(kafka.partitions)]
     try:
-        return {
-            partition: consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=30)[1]
-            for partition in range(kafka.partitions)
-        }
+        # A broker that was started anew leads no partition for a while.
+        ends = patiently(kafka, lambda: [consumer.get_watermark_offsets(each, timeout=30)[1] for each in places], wait_s=30)
+        return dict(enumerate(ends))
     finally:
         consumer.close()
 
