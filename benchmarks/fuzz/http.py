@@ -10,7 +10,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from itertools import count, cycle
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import schemathesis
 from hypothesis import HealthCheck, given, settings
@@ -23,7 +23,8 @@ from schemathesis.specs.openapi import checks
 from benchmarks import load
 from benchmarks.fuzz.engine import Ran
 from benchmarks.fuzz.target import Finding
-from benchmarks.rtp.servers import HOST, ours
+from benchmarks.rtp.generator import HOST
+from benchmarks.rtp.servers import ours
 from serving.app import Tokens, make_app
 from serving.service import Limits, Service
 from uic.bundle import Bundle
@@ -51,7 +52,7 @@ class Served(NamedTuple):
 
 
 @schemathesis.check
-def good_requests_are_answered(context: CheckContext, response: Response, case: Case) -> bool | None:
+def good_requests_are_answered(context: CheckContext, response: Response, case: Case[Any]) -> bool | None:  # of any operation
     """Instead of schemathesis' own check, which knows nothing of limits that a schema cannot say."""
     if case.meta is not None and case.meta.generation.mode is GenerationMode.POSITIVE and response.status_code in (400, 422):
         error = response.json()["error"]
@@ -60,7 +61,7 @@ def good_requests_are_answered(context: CheckContext, response: Response, case: 
 
 
 @schemathesis.check
-def bad_requests_are_refused(context: CheckContext, response: Response, case: Case) -> bool | None:
+def bad_requests_are_refused(context: CheckContext, response: Response, case: Case[Any]) -> bool | None:  # of any operation
     """Schemathesis' own check, which does not count a body that is too large as refused."""
     too_large = 413
     return None if response.status_code == too_large else checks.negative_data_rejection(context, response, case)
