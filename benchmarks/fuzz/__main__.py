@@ -1,6 +1,6 @@
 """Fuzz every decoder of what comes from outside, and the HTTP schema, for an hour in total.
 
-    python -m benchmarks.fuzz                                     an hour, as benchmarks/FUZZ.md was made
+    python -m benchmarks.fuzz --out benchmarks                    an hour, and the page benchmarks/FUZZ.md
     python -m benchmarks.fuzz --minutes 10 --only memory,event    two targets, five minutes each
     python -m benchmarks.fuzz --corpus target/fuzz                go on from what an earlier run has reached
 
