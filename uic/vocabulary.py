@@ -15,6 +15,8 @@ from uic.errors import BadInput
 PADDING_ROW = 0
 UNKNOWN_ROW = 1
 FIRST_ROW = 2
+# Ids that lie so close together are looked up in a table of all numbers between them.
+_MOST_A_KNOWN_ID = 4
 Int64 = NDArray[np.int64]
 
 
@@ -33,6 +35,10 @@ class Vocabulary:
         self._sorted = self.ids[order]
         self._rows = order.astype(np.int64) + FIRST_ROW
         self._sorted_view = self._sorted.data
+        self._first = self._last = 0
+        self._row_of = _table(self._sorted, self._rows)
+        if self._row_of is not None:
+            self._first, self._last = int(self._sorted[0]), int(self._sorted[-1])
 
     def __len__(self) -> int:
         """Ids known, without padding and the unknown row."""
@@ -52,6 +58,9 @@ class Vocabulary:
         """Rows of raw ids, any shape; ids not known get UNKNOWN_ROW, never the padding row."""
         if len(self._sorted) == 0:
             return np.full(np.shape(raw), UNKNOWN_ROW, dtype=np.int64)
+        if self._row_of is not None:
+            found: Int64 = self._row_of[np.clip(raw, self._first - 1, self._last + 1) - (self._first - 1)]
+            return found
         places = np.minimum(np.searchsorted(self._sorted, raw), len(self._sorted) - 1)
         return np.where(self._sorted[places] == raw, self._rows[places], UNKNOWN_ROW)
 
@@ -69,3 +78,14 @@ class Vocabulary:
     def begins_with(self, other: "Vocabulary") -> bool:
         """Whether every row of `other` means the same here."""
         return len(other) <= len(self) and bool(np.array_equal(self.ids[: len(other)], other.ids))
+
+
+def _table(ids: Int64, rows: Int64) -> Int64 | None:
+    """The row of every number from the one before the first of these sorted ids to the one after the last; None: too many."""
+    if len(ids) == 0 or int(ids[-1]) - int(ids[0]) >= _MOST_A_KNOWN_ID * len(ids):
+        return None
+    if int(ids[0]) == np.iinfo(np.int64).min or int(ids[-1]) == np.iinfo(np.int64).max:
+        return None
+    table = np.full(int(ids[-1]) - int(ids[0]) + 3, UNKNOWN_ROW, dtype=np.int64)
+    table[ids - (int(ids[0]) - 1)] = rows
+    return table

@@ -3,6 +3,7 @@
 from collections import Counter
 
 import numpy as np
+import pytest
 from drawn import event, updater
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -93,3 +94,19 @@ def test_a_users_events_may_be_anywhere_in_time() -> None:
     events = [event(2**62, 10), event(0, 11), event(2**62, 12, user_id="u2"), event(5, 13, user_id="u2")]
     center = updater()
     assert warmed(center, columns(events), 4)[0] == streamed(center, events)[0]
+
+
+@pytest.mark.parametrize("is_in_order", [True, False])
+def test_events_of_many_users_are_in_the_order_of_user_time_and_recording(is_in_order: bool) -> None:
+    draw = np.random.default_rng(3)
+    users, events = 70_000, 90_000
+    user_E = draw.permutation(np.arange(events) % users)
+    times_E = draw.integers(0, 50, events)
+    times_E = np.sort(times_E) if is_in_order else times_E
+    rest_E = np.zeros(events, dtype=np.int64)
+    found = in_order(
+        users=[str(user) for user in range(users)], behaviours=["click"], event_ids=[], user_E=user_E, times_E=times_E,
+        items_E=rest_E, categories_E=rest_E, behaviours_E=rest_E, ids_E=rest_E - 1,
+    )  # fmt: skip
+    assert found.places_E.tolist() == sorted(range(events), key=lambda at: (user_E[at], times_E[at], at))
+    assert (found.user_E == user_E[found.places_E]).all()
