@@ -68,7 +68,7 @@ def test_a_client_is_told_of_an_answer_that_is_no_text_or_too_deep(status: int, 
 
 @pytest.mark.parametrize("digits", [129, 300])
 def test_a_user_whose_number_is_longer_than_any_user_can_be_is_refused(digits: int) -> None:
-    """No event can name them, and RocksDB's keys have no room for them: the store was said not to answer."""
+    """No event can name them, and RocksDB's keys have no room for them: as of a day the store was said not to answer."""
     body = b'{"users": [{"user_id": %b, "candidates": []}]}' % (b"9" * digits)
     with pytest.raises(Refused, match=r"at most 128 UTF-8 bytes - at `\$.users\[0\].user_id`") as caught:
         read_request(body, most_users=1, most_candidates=1)
