@@ -17,8 +17,9 @@ import torch
 from onnx import TensorProto
 from torch import Tensor, nn
 
-from model.nn.ctr import MemoryCtr, probability
+from model.nn.ctr import MemoryCtr, MimnCtr, probability
 from model.nn.state import pack
+from onnx_export.folded import FoldedScore
 
 EMBEDDINGS = "embeddings.bin"
 STEP_INPUTS = ["state", "item", "category"]
@@ -71,7 +72,8 @@ def write_graphs(model: MemoryCtr[Any], features: int, directory: Path) -> dict[
         arguments = (*arguments, torch.zeros(2, 3, features))
         names.append("features")
         shapes["features"] = both
-    score = _export(ScoreGraph(model), arguments, names, SCORE_OUTPUTS, shapes)
+    scored = FoldedScore(model).eval() if isinstance(model, MimnCtr) else ScoreGraph(model)
+    score = _export(scored, arguments, names, SCORE_OUTPUTS, shapes)
 
     places = _write_embeddings(model, directory / EMBEDDINGS)
     for name, graph in (("step.onnx", step), ("score.onnx", score)):
