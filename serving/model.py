@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from serving.rows import Rows
 from serving.wire import Candidate, Refused
 from uic.bundle import Bundle
 from uic.errors import BundleError, UicError
 from uic.memory import Float32, UserMemory
-from uic.runtime import Int64, OnnxScore
+from uic.runtime import OnnxScore
 from uic.vocabulary import PADDING_ROW
 
 # Rows of padding cost what rows of candidates do.
@@ -23,6 +24,7 @@ class Model:
         self.bundle = bundle
         self.version = bundle.manifest.version
         self._score = OnnxScore(bundle)
+        self._items, self._categories = Rows(bundle.items), Rows(bundle.categories)
 
     def score(self, memories: Sequence[UserMemory], candidates: Sequence[Sequence[Candidate]]) -> list[Float32]:
         """P(click) of each user's candidates in their order.
@@ -47,19 +49,17 @@ class Model:
     def _call(
         self, memories: list[UserMemory], candidates: list[Sequence[Candidate]], features: list[Float32 | None]
     ) -> Float32:
-        width = max(map(len, candidates))
-        items_BN = np.full((len(candidates), width), PADDING_ROW, dtype=np.int64)
+        counts_B = np.array([len(of_user) for of_user in candidates])
+        mask_BN = np.arange(counts_B.max()) < counts_B[:, None]
+        everyone = [each for of_user in candidates for each in of_user]
+        items_BN = np.full(mask_BN.shape, PADDING_ROW, dtype=np.int64)
         categories_BN = items_BN.copy()
-        mask_BN = np.zeros(items_BN.shape, dtype=np.bool_)
-        wanted = len(self.bundle.manifest.head_features)
-        features_BNC = np.zeros((*items_BN.shape, wanted), dtype=np.float32) if wanted else None
-        for row, (of_user, features_NC) in enumerate(zip(candidates, features, strict=True)):
-            count = len(of_user)
-            items_BN[row, :count] = self.bundle.items.rows(_array([each.item_id for each in of_user]))
-            categories_BN[row, :count] = self.bundle.categories.rows(_array([each.category_id for each in of_user]))
-            mask_BN[row, :count] = True
-            if features_BNC is not None:
-                features_BNC[row, :count] = features_NC
+        items_BN[mask_BN] = self._items(np.array([each.item_id for each in everyone], dtype=np.int64))
+        categories_BN[mask_BN] = self._categories(np.array([each.category_id for each in everyone], dtype=np.int64))
+        given = [features_NC for features_NC in features if features_NC is not None]
+        features_BNC = np.zeros((*mask_BN.shape, given[0].shape[-1]), dtype=np.float32) if given else None
+        if features_BNC is not None:
+            features_BNC[mask_BN] = np.concatenate(given)
         states_BF = np.stack([memory.state_F for memory in memories])
         return self._score(states_BF, items_BN, categories_BN, mask_BN, features_BNC)
 
@@ -104,7 +104,3 @@ class Model:
             scores = self.score([memory] * users, [[candidate] * each] * users)
             if not all(np.isfinite(scores_N).all() for scores_N in scores):
                 raise BundleError(f"{self.bundle.path}: score.onnx gives no finite score from the initial memory")
-
-
-def _array(ids: list[int]) -> Int64:
-    return np.array(ids, dtype=np.int64)
