@@ -1,10 +1,10 @@
 """One line of JSON for every request, and one for what the program has to say besides."""
 
 import logging
+import os
 import sys
 import time
 import traceback
-import uuid
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -36,7 +36,7 @@ class AccessLog:
             return
         began = time.perf_counter()
         scope["state"] = {**scope.get("state", {}), "facts": {}}
-        request_id = _given_id(scope) or uuid.uuid4().hex.encode()
+        request_id = _given_id(scope) or os.urandom(16).hex().encode()
         status = 0
 
         async def send_marked(message: Message) -> None:

@@ -5,22 +5,23 @@
                              points to now                    GET /metrics   for Prometheus
     GET  /openapi.json       the schema of all this
 
-Starlette routes, msgspec reads and writes: FastAPI would check the same bodies through pydantic.
+Scores are answered in front of Starlette, which routes the rest: its request, routing and response cost as much as half of a
+score. msgspec reads and writes: FastAPI would check the same bodies through pydantic.
 """
 
 import asyncio
 import hmac
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.access_log import AccessLog, Write
 from serving.metrics import CONTENT_TYPE
@@ -29,7 +30,9 @@ from serving.service import Service, log
 from serving.wire import BundleAnswer, Refused, read_request
 from uic.errors import UicError
 
+_SCORE = "/v1/score"
 _JSON = "application/json"
+_NO_HEADERS: Mapping[str, str] = {}
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
@@ -45,31 +48,33 @@ def make_app(service: Service, tokens: Tokens, write: Write) -> ASGIApp:
     """The application over a service. `write` is given one line of JSON a request."""
     schema = msgspec.json.encode(document(service.limits, needs_token=tokens.score is not None))
 
-    async def score(request: Request) -> Response:
-        began, loop = time.perf_counter(), asyncio.get_running_loop()
-        until = loop.time() + service.limits.time_s
+    async def score(scope: Scope, receive: Receive, send: Send) -> None:
+        began, metrics = time.perf_counter(), service.metrics
         try:
-            _check_token(request, tokens.score)
+            until = asyncio.get_running_loop().time() + service.limits.time_s
+            _check_token(scope, tokens.score)
             service.check_room()
-            body = await _body(request, service.limits.body_bytes, until)
+            body = await _body(scope, receive, service.limits.body_bytes, until)
             parsing = time.perf_counter()
             asked = read_request(body, most_users=service.limits.users, most_candidates=service.limits.candidates)
-            service.metrics.stage("parse", time.perf_counter() - parsing)
-            data, request.state.facts = await service.score(asked, until)
+            metrics.stage("parse", time.perf_counter() - parsing)
+            data, scope["state"]["facts"] = await service.score(asked, until)
         except Refused as refused:
-            service.metrics.outcome(refused.code)
-            raise
+            metrics.outcome(refused.code)
+            await _send(send, refused.status, refused.body(), refused.headers)
         except Exception:
-            service.metrics.outcome("internal")
-            raise
-        service.metrics.outcome("ok")
-        service.metrics.stage("whole", time.perf_counter() - began)
-        return Response(data, media_type=_JSON)
+            metrics.outcome("internal")
+            await _send(send, _MISTAKE.status, _MISTAKE.body())
+            raise  # AccessLog writes it down
+        else:
+            metrics.outcome("ok")
+            metrics.stage("whole", time.perf_counter() - began)
+            await _send(send, 200, data)
 
     async def bundle(request: Request) -> Response:
         if tokens.admin is None:
             raise Refused(403, "no_admin", "this server was started without an admin token (UIC__SERVE__ADMIN_TOKEN)")
-        _check_token(request, tokens.admin)
+        _check_token(request.scope, tokens.admin)
         try:
             version, before = await asyncio.to_thread(service.load)
         except UicError as error:
@@ -92,7 +97,7 @@ def make_app(service: Service, tokens: Tokens, write: Write) -> ASGIApp:
 
     app = Starlette(
         routes=[
-            Route("/v1/score", score, methods=["POST"]),
+            Route(_SCORE, _only_posted, methods=["POST"]),
             Route("/v1/admin/bundle", bundle, methods=["POST"]),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
@@ -102,7 +107,16 @@ def make_app(service: Service, tokens: Tokens, write: Write) -> ASGIApp:
         exception_handlers={Refused: _refused, HTTPException: _http_problem, Exception: _our_mistake},
     )
     app.router.redirect_slashes = False
-    return AccessLog(app, write, is_draining=lambda: service.is_draining)
+
+    async def entry(scope: Scope, receive: Receive, send: Send) -> None:
+        is_score = scope["path"] == _SCORE and scope["method"] == "POST"
+        await (score if is_score else app)(scope, receive, send)
+
+    return AccessLog(entry, write, is_draining=lambda: service.is_draining)
+
+
+async def _only_posted(_: Request) -> Response:
+    raise AssertionError("what is posted here never comes to Starlette, which answers 405 to the rest")
 
 
 async def _refused(_: Request, error: Exception) -> Response:
@@ -119,37 +133,56 @@ async def _http_problem(_: Request, error: Exception) -> Response:
 
 async def _our_mistake(request: Request, error: Exception) -> Response:
     # The traceback is for us: Starlette raises the error once more after this answer, and AccessLog writes it down.
-    return await _refused(request, Refused(500, "internal", "the server made a mistake; its log says which"))
+    return await _refused(request, _MISTAKE)
 
 
-def _check_token(request: Request, token: str | None) -> None:
+_MISTAKE = Refused(500, "internal", "the server made a mistake; its log says which")
+
+
+def _check_token(scope: Scope, token: str | None) -> None:
     if token is None:
         return
-    given = request.headers.get("authorization", "")
     # Compared as bytes, in a time that does not tell how much of it was right.
-    if not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
+    if not hmac.compare_digest(_header(scope, b"authorization"), f"Bearer {token}".encode()):
         raise Refused(
             401, "unauthorized", "expected the header `Authorization: Bearer TOKEN`", **{"www-authenticate": "Bearer"}
         )
 
 
-async def _body(request: Request, most_bytes: int, until: float) -> bytes:
+def _header(scope: Scope, wanted: bytes) -> bytes:
+    return next((value for name, value in scope["headers"] if name == wanted), b"")
+
+
+async def _body(scope: Scope, receive: Receive, most_bytes: int, until: float) -> bytearray:
     """The body; raises Refused where it is larger than allowed (without reading it all) or does not come in time."""
-    too_large = Refused(413, "too_large", f"expected a body of at most {most_bytes} bytes", connection="close")
-    length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > most_bytes:
-        raise too_large
-    parts, size = [], 0
+    length = _header(scope, b"content-length")
+    if length.isdigit() and int(length) > most_bytes:
+        raise _too_large(most_bytes)
+    body, is_more = bytearray(), True
     try:
         async with asyncio.timeout_at(until):
-            async for part in request.stream():
-                size += len(part)
-                if size > most_bytes:
-                    raise too_large
-                parts.append(part)
+            while is_more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    log.debug("the caller left before its request was complete")
+                    raise Refused(400, "left", "the connection ended before the body did")
+                body += message.get("body", b"")
+                if len(body) > most_bytes:
+                    raise _too_large(most_bytes)
+                is_more = message.get("more_body", False)
     except TimeoutError:
-        raise Refused(408, "slow_body", f"the body did not come in time: {size} bytes so far", connection="close") from None
-    except ClientDisconnect:
-        log.debug("the caller left before its request was complete")
-        raise Refused(400, "left", "the connection ended before the body did") from None
-    return b"".join(parts)
+        raise Refused(
+            408, "slow_body", f"the body did not come in time: {len(body)} bytes so far", connection="close"
+        ) from None
+    return body
+
+
+def _too_large(most_bytes: int) -> Refused:
+    return Refused(413, "too_large", f"expected a body of at most {most_bytes} bytes", connection="close")
+
+
+async def _send(send: Send, status: int, data: bytes, headers: Mapping[str, str] = _NO_HEADERS) -> None:
+    sent = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(data))]
+    sent += [(name.encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": status, "headers": sent})
+    await send({"type": "http.response.body", "body": data})

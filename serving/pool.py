@@ -1,7 +1,8 @@
-"""Threads that score while the event loop goes on, with a bound on what may wait for them.
+"""Where scoring is done, with a bound on what may wait for it: in the event loop what is short, in threads what may take long.
 
-ONNX Runtime and RocksDB let other threads run while they work. Requests beyond the bound are turned away at once: work that
-will be late for its caller helps nobody, and a long queue makes everyone late.
+Handing work to a thread and back costs as much as half of a usual request. What may take long leaves the loop to others: many
+candidates, or a store that a network is in front of. Requests beyond the bound are turned away at once: work that will be late
+for its caller helps nobody, and a long queue makes everyone late.
 """
 
 import asyncio
@@ -24,8 +25,8 @@ class Pool:
         self._turn = threading.Lock()
         self.inside = 0
 
-    async def run(self, work: Callable[[], Result], *, until: float, time_s: float) -> Result:
-        """What `work` returns, done in one of the threads.
+    async def run(self, work: Callable[[], Result], *, until: float, time_s: float, is_short: bool = False) -> Result:
+        """What `work` returns, done in one of the threads; by the event loop itself where it is short.
 
         `until` (of the loop's clock) is when nobody waits any more: what has not begun by then never does. Raises Refused 503
         where there is no room, 504 where it took too long; `time_s` is what the caller is told was allowed.
@@ -33,6 +34,11 @@ class Pool:
         with self._turn:
             self.check_room()
             self.inside += 1
+        if is_short:
+            try:
+                return await self._here(work, until, time_s)
+            finally:
+                self._left()
         try:
             future = self._executor.submit(work)
         except BaseException:
@@ -43,7 +49,15 @@ class Pool:
             async with asyncio.timeout_at(until):
                 return await asyncio.wrap_future(future)
         except TimeoutError:
-            raise Refused(504, "too_late", f"no answer within {time_s:g} s; it is not worked on any more") from None
+            raise _too_late(time_s) from None
+
+    @staticmethod
+    async def _here(work: Callable[[], Result], until: float, time_s: float) -> Result:
+        # Once around the loop: whoever else has come by now is counted as waiting, or turned away, before any work is done.
+        await asyncio.sleep(0)
+        if asyncio.get_running_loop().time() > until:
+            raise _too_late(time_s)
+        return work()
 
     def check_room(self) -> None:
         """Raise Refused 503 where there is none."""
@@ -58,3 +72,7 @@ class Pool:
 
     def close(self) -> None:
         self._executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _too_late(time_s: float) -> Refused:
+    return Refused(504, "too_late", f"no answer within {time_s:g} s; it is not worked on any more")

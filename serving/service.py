@@ -27,6 +27,7 @@ from uic.registry import Registry
 from uic.store import moved
 from uic.store.contract import StoreIdentity
 from uic.store.opening import check_identity
+from uic.store.place import redis_url
 
 log = logging.getLogger("uic.serve")
 _TRY_AGAIN_S = 5.0
@@ -45,15 +46,20 @@ class ServedStore(Memories, Protocol):
 
 
 class _Serving(NamedTuple):
-    """What a request is answered from."""
+    """What a request is answered from; of at most `short` candidates, it is answered by the event loop itself."""
 
     model: Model
     store: ServedStore
+    short: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What one request may ask for, and how long it may take; and how much may be under way."""
+    """What one request may ask for, and how long it may take; and how much may be under way.
+
+    `short`: requests of at most so many candidates are scored by the event loop itself, unless a network is in front of the
+    store (serving/pool.py).
+    """
 
     body_bytes: int = 1 << 20
     users: int = 64
@@ -61,6 +67,7 @@ class Limits:
     time_s: float = 1.0
     threads: int = 2
     waiting: int = 32
+    short: int = 500
 
 
 class Service:
@@ -136,7 +143,7 @@ class Service:
                 self.store, self._store_path = store, path
                 log.info("store", extra={"facts": {"path": str(path)}})
             self.metrics.bundle(bundle.manifest)
-            self._serving = _Serving(model, store)
+            self._serving = _Serving(model, store, self.limits.short if redis_url(path) is None else 0)
             self.is_ready = True
             log.info("bundle", extra={"facts": {"bundle_version": model.version, "path": str(bundle.path)}})
             return model.version, (before or model).version
@@ -197,7 +204,7 @@ class Service:
         def work() -> tuple[bytes, dict[str, Any]]:
             began = time.perf_counter()
             self.metrics.stage("wait", began - submitted)
-            model, store = self._now()
+            model, store, _ = self._now()
             answered = self._answering(request, model, store, self.metrics.stage)
             scored = time.perf_counter()
             data = write_answer(answered)
@@ -210,7 +217,8 @@ class Service:
                 "found": founds(answered.users),
             }
 
-        return await self._pool.run(work, until=until, time_s=self.limits.time_s)
+        is_short = sum(len(asked.candidates) for asked in request.users) <= self._now().short
+        return await self._pool.run(work, until=until, time_s=self.limits.time_s, is_short=is_short)
 
     def close(self) -> None:
         """Wait for what is being scored; what waits is dropped."""

@@ -122,7 +122,7 @@ _REQUEST = msgspec.json.Decoder(ScoreRequest)
 _ANSWER = msgspec.json.Encoder()
 
 
-def read_request(body: bytes, *, most_users: int, most_candidates: int) -> ScoreRequest:
+def read_request(body: bytes | bytearray, *, most_users: int, most_candidates: int) -> ScoreRequest:
     """The request in a body; raises Refused, saying where in it what is wrong.
 
     >>> read_request(b'{"users": [{"user_id": 7, "candidates": [{"item_id": "x"}]}]}', most_users=1, most_candidates=1)

@@ -63,7 +63,9 @@ def main(bundle: Path, graphs: Path, store: Path, lengths: list[int], port: int)
     rows = np.ones(max(lengths), dtype=np.int32)
     for length in lengths:
         scorer(rows[:length], rows[:length], *(np.ones(CANDIDATES, dtype=np.int64) for _ in range(2)))
-    service = Service(bundle, histories, store, Limits(threads=THREADS, time_s=TIME_S), answering=DienAnswers(scorer))
+    # DIEN takes long for any number of candidates: in threads, so that the event loop stays free.
+    limits = Limits(threads=THREADS, time_s=TIME_S, short=0)
+    service = Service(bundle, histories, store, limits, answering=DienAnswers(scorer))
     try:
         serve(make_app(service, Tokens(), write_line), service, Listening(host=HOST, port=port, drain_s=0))
     finally:

@@ -1,6 +1,7 @@
 """The HTTP application over a store in memory: every problem has its status, its word and its sentence."""
 
 import asyncio
+import dataclasses
 import json
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -19,7 +20,7 @@ from uic.bundle import Bundle
 from uic.errors import BundleError, StoreMismatch
 from uic.store.contract import InMemoryStore, StoreIdentity
 
-LIMITS = Limits(body_bytes=2000, users=3, candidates=20, time_s=5.0, threads=1, waiting=1)
+LIMITS = Limits(body_bytes=2000, users=3, candidates=20, time_s=5.0, threads=1, waiting=1, short=0)
 ONE = {"users": [{"user_id": "u", "candidates": [{"item_id": 1, "category_id": 1}]}]}
 Lines = list[Mapping[str, Any]]
 
@@ -33,8 +34,10 @@ class Store(InMemoryStore):
         self.gate = threading.Event()
         self.gate.set()
         self.asked = threading.Semaphore(0)
+        self.readers: set[str] = set()
 
     def read(self, user_id: str, as_of: date | None = None) -> bytes | None:
+        self.readers.add(threading.current_thread().name)
         self.asked.release()
         assert self.gate.wait(30)
         return super().read(user_id, as_of)
@@ -51,9 +54,11 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 class World:
     """An application, a way to ask it, and what its log says."""
 
-    def __init__(self, bundle: Bundle, pointer: Path, limits: Limits = LIMITS, tokens: Tokens = Tokens()) -> None:
+    def __init__(
+        self, bundle: Bundle, pointer: Path, limits: Limits = LIMITS, tokens: Tokens = Tokens(), place: Path = Path("store")
+    ) -> None:
         self.store = Store(bundle.identity)
-        self.service = Service(pointer, self.store, Path("store"), limits)
+        self.service = Service(pointer, self.store, place, limits)
         self.lines: Lines = []
         self.app = make_app(self.service, tokens, self.lines.append)
 
@@ -224,7 +229,7 @@ def test_more_than_may_wait_is_turned_away_at_once_and_the_rest_is_answered(worl
 
 
 def test_what_takes_too_long_is_given_up_and_what_has_not_begun_never_does(bundle: Bundle) -> None:
-    world = World(bundle, bundle.path, Limits(threads=1, waiting=1, time_s=0.2))
+    world = World(bundle, bundle.path, Limits(threads=1, waiting=1, time_s=0.2, short=0))
     world.service.load()
     world.store.gate.clear()
 
@@ -238,6 +243,19 @@ def test_what_takes_too_long_is_given_up_and_what_has_not_begun_never_does(bundl
     world.run(ask)
     assert world.store.asked.acquire(timeout=0)
     assert not world.store.asked.acquire(timeout=0)
+
+
+@pytest.mark.parametrize(
+    ("place", "candidates", "is_here"), [("store", 2, True), ("store", 3, False), ("redis://localhost/1?name=s", 1, False)]
+)
+def test_the_event_loop_answers_what_is_short_and_read_from_this_machine(
+    bundle: Bundle, place: str, candidates: int, is_here: bool
+) -> None:
+    world = World(bundle, bundle.path, dataclasses.replace(LIMITS, short=2), place=Path(place))
+    world.service.load()
+    body = {"users": [{"user_id": "u", "candidates": [{"item_id": 1}] * candidates}]}
+    assert world.one(json=body).status_code == 200
+    assert (world.store.readers == {threading.current_thread().name}) == is_here
 
 
 def test_our_mistake_is_told_to_the_log_and_not_to_the_caller(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
