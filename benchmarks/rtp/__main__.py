@@ -3,6 +3,7 @@
 Results of parts that are not run again stay in --out and in the table.
 """
 
+import dataclasses
 import json
 import os
 import platform
@@ -32,6 +33,7 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder for result.json, table.md, plot.png.")] = Path("benchmarks/results/rtp"),
     only: Annotated[str | None, typer.Option(help=f"Some parts only, with commas: {', '.join(PARTS)}.")] = None,
     seconds: Annotated[float | None, typer.Option(help="Window of each part (of fig7: of each length and server).")] = None,
+    rate: Annotated[float | None, typer.Option(help="Requests a second of steady and soak, with twice as many events.")] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Few users and short histories: shows only that everything runs.")
     ] = False,
@@ -41,7 +43,7 @@ def main(
     """Measure the server on this machine: `uic serve` as a process, open-loop arrivals from this one, 100 candidates a request.
 
     Two cores and no other load. Minutes: fig7 8 (DIEN at each history length), length 2, steady 11 (500 requests/s while
-    1,000 events/s update the same users), overload 1, rolling 1, soak 6 (an hour: --seconds 3600),
+    1,000 events/s update the same users), overload 1, rolling 1, soak 6 (an hour, beside other work: --seconds 3600 --rate 50),
     feast 3 (installs Feast into --work with uv).
 
     Example: python -m benchmarks.rtp --only fig7,length
@@ -52,7 +54,9 @@ def main(
         raise BadInput(f"--only: unknown {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=work) as folder:
-        run = Run(QUICK if quick else Sizes(), Path(folder), out, seconds, bundle, _of_other_parts(out, parts))
+        sizes = QUICK if quick else Sizes()
+        sizes = sizes if rate is None else dataclasses.replace(sizes, rate=rate, updates=2 * rate)
+        run = Run(sizes, Path(folder), out, seconds, bundle, _of_other_parts(out, parts))
         run.found["machine"] = {"cores": os.cpu_count(), "cpu": _cpu(), "python": platform.python_version(), "quick": quick}
         try:
             for part, measure in PARTS.items():

@@ -4,8 +4,10 @@ Feast answers with the bytes of a memory. Ours has no such path: it is asked for
 same bytes, checks and decodes them, and scores; and for the usual hundred. Feast is in an environment of its own, made by uv.
 """
 
+import base64
 import shutil
 import subprocess
+import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -25,6 +27,7 @@ from uic.store.redis_store import RedisStore
 
 FEAST = "feast[redis]==0.63.0"
 _RATE = 50.0
+_PATH = "/get-online-features"
 _SIDE = Path(__file__).with_name("feast_side.py")
 
 
@@ -48,6 +51,7 @@ def feast(run: Run) -> None:
             servers.ours(run.work, run.bundle.path, str(url), name="from-redis") as ours,
             _feast_server(python, run.work / "feast", f"{HOST}:{redis.nodes[0].port}", memories) as theirs,
         ):
+            _check_answer(theirs, memories)
             for name, bodies in asked.items():
                 generator = Generator([theirs if name == "feast" else ours.port], [bodies])
                 answers = generator.open_loop(rate=rate, seconds=run.sizes.warm_s + window_s, seed=6)
@@ -71,9 +75,22 @@ def environment(path: Path) -> Path:
     return python
 
 
+def _asked(user: str) -> bytes:
+    return msgspec.json.encode({"features": ["memories:memory"], "entities": {"user": [user]}})
+
+
 def _request(user: str) -> bytes:
-    asked = {"features": ["memories:memory"], "entities": {"user": [user]}}
-    return people.http(msgspec.json.encode(asked), "/get-online-features")
+    return people.http(_asked(user), _PATH)
+
+
+def _check_answer(port: int, memories: dict[str, bytes]) -> None:
+    """That Feast's answer has the very bytes: an empty one would be quick."""
+    user, memory = next(iter(memories.items()))
+    headers = {"content-type": "application/json"}
+    request = urllib.request.Request(f"http://{HOST}:{port}{_PATH}", _asked(user), headers)
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        text = answer.read().decode()
+    assert base64.b64encode(memory).decode() in text, f"Feast has answered without the memory: {text[:300]}"
 
 
 @contextmanager
