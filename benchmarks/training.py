@@ -1,27 +1,38 @@
-"""How many samples a second each model trains on: forward and backward of batches with one target a history.
+"""How many samples a second each model trains on, beside FuxiCTR's DIN and DIEN: forward and backward, one target a history.
 
-    python -m benchmarks.training                     every model, 128 histories of 100 events, on one thread
-    python -m benchmarks.training --threads 2 --models mimn dien
+    python -m benchmarks.training --work WORK --out benchmarks     everything, 128 histories of 100 events; writes TRAINING.md
+    python -m benchmarks.training --only mimn dien                 these alone, without FuxiCTR; prints
 
-Rounds go through all models in turn, so that what else the machine does meets each alike; the median round counts. The
-optimiser is left out: it costs every model the same, and depends on the size of the tables.
+Rounds go through all models in turn, FuxiCTR's in a process of its own that waits meanwhile, so that what else the machine does
+meets each alike; the median round counts. The optimiser is left out: it costs every model the same, and depends on the size of
+the tables. FuxiCTR comes from PyPI into an environment below --work, beside the same PyTorch.
 """
 
 import argparse
-import statistics
+import contextlib
+import shutil
+import subprocess
 import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from model.nn.ctr import CtrModel
+from benchmarks.training_page import Round, write
+from model.nn.ctr import CtrModel, MimnCtr
 from model.nn.losses import ctr_loss
 from model.nn.models import make
 from model.training.histories import Places, UserBatch
 from model.training.reading import readings, score_places
+from uic.errors import EnvironmentProblem
 from uic.models import NAMES, model_variant
 
 ITEMS, CATEGORIES = 10_000, 100
+FUXICTR = "fuxictr==2.3.10"
+STEPS = "mimn, step by step"
+_THEIRS = Path(__file__).with_name("training_fuxictr.py")
+Batch = Callable[[], float]  # seconds of one forward and backward
 
 
 def batch_of(users: int, length: int, seed: int = 1) -> UserBatch:
@@ -48,10 +59,13 @@ def batch_of(users: int, length: int, seed: int = 1) -> UserBatch:
 
 
 def make_model(name: str) -> CtrModel:
-    """A model of the default sizes, untrained."""
+    """A model of the default sizes, untrained; `STEPS` is MIMN without its hand-written scan."""
     torch.manual_seed(1)
-    variant = model_variant(name, "default", embedding=16, slots=8, switches={})
-    return make(variant, item_rows=ITEMS, category_rows=CATEGORIES)
+    variant = model_variant("mimn" if name == STEPS else name, "default", embedding=16, slots=8, switches={})
+    model = make(variant, item_rows=ITEMS, category_rows=CATEGORIES)
+    if isinstance(model, MimnCtr):
+        model.step.is_fused = name != STEPS
+    return model
 
 
 def forward_and_backward(model: CtrModel, batch: UserBatch) -> float:
@@ -64,33 +78,86 @@ def forward_and_backward(model: CtrModel, batch: UserBatch) -> float:
     return time.perf_counter() - began
 
 
-def measure(names: list[str], *, users: int, length: int, rounds: int) -> dict[str, float]:
-    """The median seconds of a batch by model."""
-    batch, models = batch_of(users, length), {name: make_model(name) for name in names}
-    for model in models.values():
-        forward_and_backward(model, batch)
-    taken: dict[str, list[float]] = {name: [] for name in names}
+def ours(names: list[str], users: int, length: int) -> dict[str, Batch]:
+    """Our models, each with the same batch."""
+    batch = batch_of(users, length)
+    return {name: lambda model=make_model(name): forward_and_backward(model, batch) for name in names}  # type: ignore[misc]  # the default binds this model
+
+
+@contextlib.contextmanager
+def theirs(python: Path | None, users: int, length: int, threads: int) -> Iterator[dict[str, Batch]]:
+    """FuxiCTR's models in a process of their own, which computes only while it is asked; none without its Python."""
+    if python is None:
+        yield {}
+        return
+    # -P: beside the script lies a profile.py, which is not the standard library's.
+    command = [str(python), "-P", str(_THEIRS), *map(str, (users, length, ITEMS, CATEGORIES, threads))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        asked, answers = process.stdin, process.stdout
+
+        def ask(name: str) -> float:
+            print(name, file=asked, flush=True)
+            return float(_answer(answers.readline()))
+
+        try:
+            names = _answer(answers.readline()).split(";")
+            yield {f"FuxiCTR {name}": lambda name=name: ask(name) for name in names}  # type: ignore[misc]  # the default binds this name
+        finally:
+            asked.close()
+            process.wait()
+
+
+def _answer(line: str) -> str:
+    if not line:
+        raise EnvironmentProblem(f"{_THEIRS.name} ended; its words stand above")
+    return line.strip()
+
+
+def environment(path: Path) -> Path:
+    """The Python of an environment with FuxiCTR and our PyTorch; raises EnvironmentProblem where it cannot be made."""
+    python, uv = path / "bin" / "python", shutil.which("uv")
+    if uv is None:
+        raise EnvironmentProblem("uv: not on this machine; it makes the environment of FuxiCTR")
+    if python.exists():
+        return python
+    wanted = [FUXICTR, f"torch=={torch.__version__.partition('+')[0]}"]
+    try:
+        subprocess.run([uv, "venv", "--quiet", "--python", "3.11", str(path)], check=True)
+        subprocess.run([uv, "pip", "install", "--quiet", "--python", str(python), *wanted], check=True)
+    except subprocess.CalledProcessError as error:
+        shutil.rmtree(path, ignore_errors=True)
+        raise EnvironmentProblem(f"{FUXICTR} cannot be installed into {path}; uv's words stand above") from error
+    return python
+
+
+def measure(batches: dict[str, Batch], rounds: int) -> Iterator[Round]:
+    """Seconds of a batch by model, round after round."""
+    for batch in batches.values():
+        batch()
     for _ in range(rounds):
-        for name, model in models.items():
-            taken[name].append(forward_and_backward(model, batch))
-    return {name: statistics.median(seconds) for name, seconds in taken.items()}
+        yield {name: batch() for name, batch in batches.items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", choices=NAMES, default=list(NAMES))
+    parser.add_argument("--only", nargs="+", choices=[*NAMES, STEPS], help="these models of ours, and not FuxiCTR's")
     parser.add_argument("--batch", type=int, default=128, help="histories of a batch")
     parser.add_argument("--length", type=int, default=100, help="events of a history")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1])
+    parser.add_argument("--work", type=Path, default=Path(".training"), help="folder of FuxiCTR's environment")
+    parser.add_argument("--out", type=Path, help="folder of TRAINING.md and its picture; without it the figures are printed")
     asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
-    taken = measure(asked.models, users=asked.batch, length=asked.length, rounds=asked.rounds)
-    dien_s = taken.get("dien")
-    print(f"{asked.batch} histories of {asked.length} events, {asked.threads} thread(s), torch {torch.__version__}")  # noqa: T201  # a benchmark's output
-    for name, seconds in taken.items():
-        compared = f"  {seconds / dien_s:5.2f} of DIEN's time" if dien_s else ""
-        print(f"{name:8} {1000 * seconds:7.1f} ms  {asked.batch / seconds:8.0f} samples/s{compared}")  # noqa: T201  # see above
+    python = None if asked.only else environment(asked.work / "fuxictr").absolute()
+    found: dict[int, list[Round]] = {}
+    for threads in asked.threads:
+        torch.set_num_threads(threads)
+        with theirs(python, asked.batch, asked.length, threads) as others:
+            batches = {**ours(asked.only or [*NAMES, STEPS], asked.batch, asked.length), **others}
+            found[threads] = list(measure(batches, asked.rounds))
+    print(write(found, users=asked.batch, length=asked.length, out=asked.out))  # noqa: T201  # a benchmark's output
 
 
 if __name__ == "__main__":
