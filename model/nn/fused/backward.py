@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from model.nn.fused.shapes import CLIP, TINY, Balance, Gru, GruSaved, Plan, Saved, Weights, grown, stacked
 
@@ -62,12 +63,14 @@ class _GruBack:
 
     def gradients(self, users: int, positions: int) -> GruGradients:
         """After the walk. Positions it did not reach have no gradient."""
-        d_ahead = self._w.joint.new_zeros(positions, users, 3 * self.units)
         d_pre = torch.cat(self._d_pre)
         saved = [self._saved[t] for t in self._at]
         d_joint = d_pre.t() @ torch.cat([each.joint for each in saved])
         d_state = d_pre[:, 2 * self.units :].t() @ torch.cat([each.reset_h for each in saved])
-        d_ahead[self._at[-1] : self._at[0] + 1] = stacked(self._d_pre[::-1], users)
+        d_ahead = stacked(self._d_pre[::-1], users)
+        before, behind = self._at[-1], positions - 1 - self._at[0]
+        if before or behind:
+            d_ahead = pad(d_ahead, [0, 0, 0, 0, before, behind])
         return GruGradients(d_ahead, d_joint, d_state)
 
 
@@ -125,7 +128,8 @@ def walk_back(
         elif balances:
             d_write_BM = d_write_BM + d_written
 
-        d_weights_B2M = torch.cat([torch.bmm(d_read.unsqueeze(1), slots_BMD.mT), d_write_BM.unsqueeze(1)], 1)
+        d_read_B1D = d_read.unsqueeze(1)
+        d_weights_B2M = torch.cat([torch.bmm(d_read_B1D, slots_BMD.mT), d_write_BM.unsqueeze(1)], 1)
         d_scaled_B2M = _softmax_backward(d_weights_B2M, k.weights_B2M, -1, d_write_BM.dtype)
         d_strength_B2 = (d_scaled_B2M * k.similarity_B2M).sum(-1) * ahead.strengths_B2
         # [B, 2, 1 or 2, M]: against the slots, and against the key memory where there is one.
@@ -139,9 +143,11 @@ def walk_back(
             of_keys.append(d_dots_B2R[..., slots:])
             of_key_norms.append(d_norms_B1R[:, 0, slots:])
             d_keys_B2D = d_keys_B2D + of_keys[-1] @ w.keys_MD
-        # Slots are read, compared with both keys, and their norms divide.
-        d_slots = torch.baddbmm(d_slots, k.weights_B2M[:, :1].mT, d_read.unsqueeze(1))
-        d_slots = torch.baddbmm(d_slots, of_slots_B2M.mT, keys_B2D)
+        # Slots are read, compared with both keys, and their norms divide: the first two as one product, which costs no more.
+        factors_B3M, rows_B3D = (
+            torch.cat(parts, 1) for parts in ((k.weights_B2M[:, :1], of_slots_B2M), (d_read_B1D, keys_B2D))
+        )
+        d_slots = torch.baddbmm(d_slots, factors_B3M.mT, rows_B3D)
         of_norms_BM1 = (d_norms_B1R[:, 0, :slots] * ahead.norms_BM).unsqueeze(-1)
         d_slots = torch.addcmul(d_slots, slots_BMD, of_norms_BM1, value=-1)
 
