@@ -128,10 +128,11 @@ def _days(dataset: "Dataset", days: int) -> "Days":
 
 
 def _extras(experiment: "Experiment", dataset: "Dataset", finished: list[Any]) -> dict[str, Any]:
-    from model.experiments.extras import history_by_days, long_runs, slot_shares
+    from model.experiments.extras import history_by_days, long_runs, slot_shares, slot_writes
 
     if experiment.name == "fig6":
-        return {"slot_shares": slot_shares([each for each in finished if experiment.arm(each.arm).model == "mimn"])}
+        of_mimn = [each for each in finished if experiment.arm(each.arm).model == "mimn"]
+        return {"slot_shares": slot_shares(of_mimn), "slot_writes": slot_writes(of_mimn, dataset)}
     if experiment.name == "fig1":
         return {"history_by_days": history_by_days(dataset)}
     if experiment.name == "long-run":

@@ -8,6 +8,9 @@ from model.data.dataset import Dataset
 from model.experiments.arms import Json
 from model.experiments.long_run import long_run
 from model.experiments.result import Finished, spread
+from model.experiments.writes import measured, writes_of
+from model.nn.ctr import MimnCtr
+from model.training.histories import Histories
 from model.training.run import Run
 
 _DAY_MS = 86_400_000
@@ -28,6 +31,29 @@ def slot_shares(runs: Sequence[Finished]) -> Json:
             "evenness": spread(even),
             "largest_share": spread([float(shares_PM[:, 0].mean()) for shares_PM in shares_RPM]),
             "memories": len(shares_RPM[0]),
+        }
+    return found
+
+
+def slot_writes(runs: Sequence[Finished], dataset: Dataset) -> Json:
+    """By arm: what single events write, over histories of the validation (model/experiments/writes.py), mean over the repeats;
+    and `shares`, sorted within each memory as `slot_shares` are, of what was written rather than of what g counted."""
+    found: Json = {}
+    for arm in dict.fromkeys(each.arm for each in runs):
+        opened = [Run.open(each.run) for each in runs if each.arm == arm]
+        figures, shares = [], []
+        for run in opened:
+            histories = Histories.of(dataset, *run.vocabularies)
+            model = run.best_memory().eval()
+            assert isinstance(model, MimnCtr)
+            written = writes_of(model, histories, (histories.samples["split"] == "valid").to_numpy())
+            figures.append(measured(written))
+            shares.append(-np.sort(-written.shares_UM, axis=1))
+        found[arm] = {name: spread([each[name] for each in figures]) for name in figures[0]}
+        found[arm] |= {
+            "shares": np.mean([shares_UM.mean(axis=0) for shares_UM in shares], axis=0).tolist(),
+            "evenness": spread([float(_evenness(shares_UM).mean()) for shares_UM in shares]),
+            "memories": len(shares[0]),
         }
     return found
 
@@ -54,7 +80,7 @@ def long_runs(runs: Sequence[Finished], dataset: Dataset) -> Json:
     return {arm: long_run(Run.open(first[arm].run), dataset) for arm in dict.fromkeys(each.arm for each in runs)}
 
 
-def _evenness(shares_PM: "np.typing.NDArray[np.float32]") -> "np.typing.NDArray[np.float64]":
+def _evenness(shares_PM: "np.typing.NDArray[np.floating]") -> "np.typing.NDArray[np.float64]":
     shares = np.maximum(shares_PM.astype(np.float64), 1e-12)
     entropy: np.typing.NDArray[np.float64] = -(shares * np.log(shares)).sum(axis=1) / np.log(shares.shape[1])
     return entropy

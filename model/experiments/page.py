@@ -11,6 +11,7 @@ from model.experiments.arms import Json
 from uic.artefact import write_atomically
 
 _NOTHING = "–"
+_SAME = 0.01
 
 
 def write(result: Json, out: Path) -> list[Path]:
@@ -26,18 +27,20 @@ def write(result: Json, out: Path) -> list[Path]:
 def page(result: Json) -> str:
     """The page in Markdown: page.md.j2, filled in."""
     targets = result["asked"]["targets"]
-    shares, days = result.get("slot_shares"), result.get("history_by_days")
+    shares, writes, days = (result.get(name) for name in ("slot_shares", "slot_writes", "history_by_days"))
     environment = Environment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)  # Markdown, not HTML
     template = environment.from_string(Path(__file__).with_name("page.md.j2").read_text(encoding="utf-8"))
     words = {
         "most": {"all": "every sample", "last": "the last"}.get(str(targets), f"at most {targets}, spread evenly,"),
         "rows": _rows(result),
         "claims": _claims(result),
-        "shares": shares and _shares(shares),
+        "shares": shares and _shares(shares, writes or {}),
+        "writes": writes and _writes(writes),
         "days": days and _table(list(days["mean_events"]), [[f"{n:.1f}" for n in days["mean_events"].values()]]),
         "shuffled_places": max((row.get("shuffled_places", 0) for row in result["rows"]), default=0),
         "has_paper": any(row["paper"] for row in result["rows"]),
         "slot_shares": shares,
+        "slot_memories": max((each["memories"] for each in (writes or {}).values()), default=0),
         "long_run": (grown := result.get("long_run")),
         "ages": grown and _ages(grown),
         "tensors": grown and _tensors(grown),
@@ -74,11 +77,26 @@ def _claims(result: Json) -> str:
     return _table(["claim", "AUC", "", "user AUC", "", "repeats for it"], lines)
 
 
-def _shares(shares: Json) -> str:
-    slots = max(len(each["shares"]) for each in shares.values())
+def _shares(counted: Json, written: Json) -> str:
+    slots = max(len(each["shares"]) for each in counted.values())
     head = ["", "evenness", *(f"slot {place}" for place in range(1, slots + 1))]
-    lines = [[arm, _spread(each["evenness"]), *(f"{share:.3f}" for share in each["shares"])] for arm, each in shares.items()]
+    both = [
+        (f"{arm}: {kind}", of_arm[arm])
+        for arm in counted
+        for kind, of_arm in (("written", written), ("counted", counted))
+        if arm in of_arm
+    ]
+    lines = [[name, _spread(each["evenness"]), *(f"{share:.3f}" for share in each["shares"])] for name, each in both]
     return _table(head, lines)
+
+
+def _writes(writes: Json) -> str:
+    columns = {
+        "looks_at": "an event looks at", "an_event": "an event writes", "a_memory": "all events write",
+        "told_apart": "told apart", "nearby": "near the favourite", "miscounted": "miscounted", "cosine": "cosine",
+    }  # fmt: skip
+    lines = [[arm, *(f"{each[name]['mean']:.2f}" for name in columns)] for arm, each in writes.items()]
+    return _table(["", *columns.values()], lines)
 
 
 def _ages(grown: Json) -> str:
@@ -107,8 +125,19 @@ def _picture(result: Json, out: Path) -> Path:
         lengths = {int(arm.split()[0].replace(",", "")): values for arm, values in auc.items()}
         return plots.lengths(lengths, control, {int(k): v for k, v in days["mean_events"].items()}, title, out)
     if shares := result.get("slot_shares"):
-        return plots.mean_shares({arm: each["shares"] for arm, each in shares.items()}, title, out)
+        return plots.mean_shares(_drawn(shares, result.get("slot_writes", {})), title, out)
     return plots.repeats(auc, title, "test AUC of each repeat, and their mean", out)
+
+
+def _drawn(counted: Json, written: Json) -> dict[str, list[float]]:
+    """What was written, and what was counted of it where that is something else."""
+    drawn = {}
+    for arm, each in counted.items():
+        if arm in written:
+            drawn[f"{arm}: written"] = written[arm]["shares"]
+        if arm not in written or written[arm]["miscounted"]["mean"] > _SAME:
+            drawn[f"{arm}: counted"] = each["shares"]
+    return drawn
 
 
 def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:

@@ -16,15 +16,18 @@ _MODELS = {
     "DIEN": "dien",
     "MIMN": "mimn",
 }
+# Not in the paper: memories of fixed size that came after it.
+_FURTHER = {"SDIM": "sdim", "Delta rule": "delta"}
 
 TABLE2 = Experiment(
     name="table2",
     title="Table 2: the models compared",
     about="All models train on the same samples through the same embeddings and head. Embedding&MLP, GRU4REC, RUM and MIMN "
-    "fold the whole history into a memory; DIN, ARNN and DIEN look at the raw events of the last part of it.",
-    arms=(*(Arm(name=name, model=model) for name, model in _MODELS.items()), _CONTROL),
+    "fold the whole history into a memory; DIN, ARNN and DIEN look at the raw events of the last part of it. SDIM (sums by "
+    "hashes of the embedding) and the gated delta rule (linear attention) are not the paper's: later memories of fixed size.",
+    arms=(*(Arm(name=name, model=model) for name, model in (_MODELS | _FURTHER).items()), _CONTROL),
     claims=(
-        *(Claim("MIMN", name) for name in ("DIEN", "RUM", "ARNN", "GRU4REC", "DIN", "Embedding&MLP")),
+        *(Claim("MIMN", name) for name in ("DIEN", "RUM", "ARNN", "GRU4REC", "DIN", "Embedding&MLP", *_FURTHER)),
         Claim("DIEN", "Embedding&MLP"),
         Claim("DIN", "Embedding&MLP"),
         Claim("Embedding&MLP", CONTROL),
@@ -55,6 +58,8 @@ TABLE3 = Experiment(
 _BASIC = Arm(name="without MUR and MIU", model="mimn", switches={**_NTM, "slots": 8}, train=_PLAIN)
 _MUR = Arm(name="with MUR", model="mimn", switches={"miu": False})
 _WHOLE = Arm(name="with MUR and MIU", model="mimn")
+_PRINTED = Arm(name="with MUR as printed", model="mimn", switches={"mur": "transfer", "miu": False})
+_SHIFT = Arm(name="with MUR but its loss", model="mimn", switches={"miu": False}, train={"regulariser_weight": 0.0})
 TABLE4 = Experiment(
     name="table4",
     title="Table 4: what MUR and MIU are worth",
@@ -78,8 +83,8 @@ FIG6 = Experiment(
     title="Figure 6: slot utilisation with and without MUR",
     about="Shares of the writes that each slot of a memory took, over the memories at the validation places of the best epoch; "
     "slots sorted by their share within each memory. Neither has the memory induction unit.",
-    arms=(_BASIC, _MUR, _CONTROL),
-    claims=(Claim(_MUR.name, _BASIC.name),),
+    arms=(_BASIC, _MUR, _SHIFT, _PRINTED, _CONTROL),
+    claims=(Claim(_MUR.name, _BASIC.name), Claim(_PRINTED.name, _BASIC.name), Claim(_SHIFT.name, _MUR.name)),
 )
 
 LENGTHS = (10, 20, 50, 100, 200, 500, 1000)

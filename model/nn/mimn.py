@@ -57,7 +57,8 @@ class StepTrace(NamedTuple):
     """What happened inside one step, for goldens, plots and tests."""
 
     read_weights: Tensor  # [B, M]
-    write_weights: Tensor  # [B, M], after re-balancing
+    content_weights: Tensor  # [B, M], the write head's, before re-balancing
+    write_weights: Tensor  # [B, M], after it
     add: Tensor  # [B, D]
 
 
@@ -165,7 +166,7 @@ class MimnStep(MemoryStep[MimnState]):
             channels=channels_BMD,
             last_channels=chosen_BM if v.miu_readout == "last_output" else None,
         )
-        return after, StepTrace(read_weights_BM, write_weights_BM, add_BD)
+        return after, StepTrace(read_weights_BM, content_BM, write_weights_BM, add_BD)
 
     # The hand-written scan has to be asked for: weights that it trained for one epoch on MovieLens 100K missed parity of the
     # runtimes by 5.7 tolerances, those of the steps hold it. Off until that is understood.

@@ -51,7 +51,13 @@ def test_a_run_is_a_process_of_its_own_and_trained_once_for_all_tables(
     shares = figure["slot_shares"]["with MUR"]["shares"]
     assert len(shares) == 4
     assert sum(shares) == pytest.approx(1, abs=1e-5)
-    assert "Left out: without MUR and MIU." in figure["about"]
+    assert "Left out: without MUR and MIU, with MUR but its loss, with MUR as printed." in figure["about"]
+    wrote = figure["slot_writes"]["with MUR"]
+    assert sum(wrote["shares"]) == pytest.approx(1, abs=1e-5)
+    assert 1 <= wrote["an_event"]["mean"] <= wrote["a_memory"]["mean"] + 1e-9 <= 4 + 2e-9
+    written = (tmp_path / "results" / "fig6.md").read_text()
+    assert "| with MUR: written |" in written
+    assert f"{wrote['told_apart']['mean']:.2f}" in written
 
     ended = uic(*words, "table4", "--targets", 5)
     assert ended.code == 0, ended.err
