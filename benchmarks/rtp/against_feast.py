@@ -25,7 +25,8 @@ from jobs.dev.redis_servers import RedisServers
 from uic.errors import EnvironmentProblem
 from uic.store.redis_store import RedisStore
 
-FEAST = "feast[redis]==0.63.0"
+# Its server asks protobuf for what later ones do not have, so that every read would be an error 500.
+FEAST = ("feast[redis]==0.63.0", "protobuf<6")
 _RATE = 50.0
 _PATH = "/get-online-features"
 _SIDE = Path(__file__).with_name("feast_side.py")
@@ -69,9 +70,9 @@ def environment(path: Path) -> Path:
         raise EnvironmentProblem("uv: not on this machine; it makes the environment of Feast")
     try:
         subprocess.run([uv, "venv", "--quiet", "--python", "3.11", str(path)], check=True)
-        subprocess.run([uv, "pip", "install", "--quiet", "--python", str(python), FEAST], check=True)
+        subprocess.run([uv, "pip", "install", "--quiet", "--python", str(python), *FEAST], check=True)
     except subprocess.CalledProcessError as error:
-        raise EnvironmentProblem(f"{FEAST} cannot be installed into {path}; uv's words stand above") from error
+        raise EnvironmentProblem(f"{' '.join(FEAST)}: cannot be installed into {path}; uv's words stand above") from error
     return python
 
 

@@ -72,6 +72,9 @@ def _table(found: dict[str, Any]) -> str:
     for row in found.get("steady", []):
         lines += ["", f"Steady: the server used {row['cores']:.2f} cores. Its milliseconds by stage: {_stages(row)}."]
         lines += [f"The writer was {row['updates']['behind_s']:.2f} s behind at worst."]
+        if p99s := sorted(row.get("p99_by_window", [])):
+            middle = p99s[len(p99s) // 2]
+            lines += [f"p99 of each {row['window_s']:.0f} s: {middle:.1f} ms in the middle, {p99s[0]:.1f} to {p99s[-1]:.1f}."]
     for row in found.get("overload", []):
         lines += ["", f"Overload: capacity {row['capacity']['per_second']:,.0f}/s (p99 {row['capacity']['p99_ms']:.1f} ms),"]
         lines += [f"asked {row['rate']:,.0f}/s; p99 of a 503 is {(row['shed'] or {}).get('p99_ms', float('nan')):.1f} ms."]

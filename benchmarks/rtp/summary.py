@@ -63,3 +63,10 @@ def summary(answers: Answers) -> dict[str, Any]:  # JSON
         "late_p99_ms": float(np.percentile(answers.late_us, 99)) / 1000 if len(answers.late_us) else 0.0,
         "generator": answers.cpu_s / answers.seconds,
     }
+
+
+def by_window(answers: Answers, window_s: float) -> list[float]:
+    """p99 of the answers with scores in ms, for each stretch of so many seconds: whether the slow ones come all at once."""
+    ok = answers.only(answers.is_ok)
+    window = ((ok.due_s - ok.due_s[:1]) // window_s).astype(np.int64)
+    return [float(np.percentile(ok.latency_us[window == each], 99)) / 1000 for each in np.unique(window)]

@@ -13,7 +13,7 @@ from benchmarks.rtp import servers
 from benchmarks.rtp.generator import Generator
 from benchmarks.rtp.run import Run
 from benchmarks.rtp.servers import Served, Usage, mean_ms
-from benchmarks.rtp.summary import latency, summary
+from benchmarks.rtp.summary import by_window, latency, summary
 from serving.service import Limits
 
 # As many as the server lets wait at once, so that none is turned away while its capacity is found.
@@ -22,6 +22,7 @@ _TIMES_CAPACITY = 2.0
 _ROLLING_RATE = 200.0
 _SOAK_RATE = 200.0
 _SAMPLE_S = 1.0
+_WINDOW_S = 10.0
 # RocksDB's caches and the allocator's arenas fill first.
 _SETTLED = 0.4
 
@@ -40,6 +41,7 @@ def steady(run: Run) -> None:
         generator.close()
         stages = mean_ms(before, served.stages())
     row = {"rate": sizes.rate, "seconds": window_s, **summary(answers), "stages": stages, "cores": _cores(samples)}
+    row |= {"p99_by_window": by_window(answers, _WINDOW_S), "window_s": _WINDOW_S}
     run.note("steady", {**row, **_held(samples), "updates": updates})
 
 
