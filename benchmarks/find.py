@@ -1,276 +1,269 @@
 """Does `uic rollback find` name the day on which a click farm joined, and no day where none did?
 
-    python -m benchmarks.find generated --out benchmarks/find      streams of `uic events generate`; trains a small bundle first
-    python -m benchmarks.find log --bundle B --dataset D --first DAY --out FOLDER     a real log, as `uic data prepare` wrote it
+    python -m benchmarks.find generated --out results/rollback-find/generated
+    python -m benchmarks.find log --log globo_clicks_min50.parquet --out results/rollback-find/globo
 
-A stream is eight days of events. From the begin of a day that is drawn, a farm clicks in the name of some users, on items
-that mean nothing about them. The stream is applied in batches as a job does it, the memories go into a RocksDB store, which
-keeps its daily copies, and `find` scores samples of the time after from the memories of each kept midnight and of the end. Each
-seed is tried with the farm and without it. A farm is missed where no day is named or another one; an alarm is false where a day
-is named without a farm. Written: table.md, result.json, and for the first seed the picture of either kind.
+A stream is eight days of events: of `uic events generate`, or of a real log, which is never written anywhere else. From the
+begin of a day that the seed draws, a farm clicks in the name of some users, on items that mean nothing about them. The stream
+is applied in batches as a job does it, the memories go into a RocksDB store, which keeps its daily copies, and `find` scores
+samples of the time after from the memories of each kept midnight and of the end. Each seed is tried without a farm and with
+each that --farm names. A farm is missed where no day is named or another one; an alarm is false where a day is named without a
+farm. Written: README.md, result.json, and for the first seed the picture of the clean stream and of the last farm. Killed, the
+same command goes on with what is not in result.json yet.
 """
 
 import json
-import subprocess
+import os
+import platform
+import shlex
 import sys
 import tempfile
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 import typer
 
-from jobs.rollback.find import Found, find, write
-from uic.batch import Arrival, BatchUpdater
+from benchmarks.find_page import page
+from benchmarks.find_streams import (
+    DAY_MS,
+    FARM,
+    HOUR_MS,
+    KEPT,
+    LENGTH,
+    Farm,
+    Stream,
+    apply,
+    day_of,
+    generated,
+    trained_on_generated,
+    trained_on_log,
+    with_farm,
+)
+from jobs.rollback.find import Found, find
+from jobs.rollback.plot import plot
 from uic.bundle import Bundle
 from uic.clock import Days
-from uic.event import BehaviourEvent, to_json
-from uic.runtime import OnnxStep
 from uic.store.rocksdb import RocksStore
-from uic.update import Rules
 
-DAY_MS = 86_400_000
-LENGTH, KEPT = 8, 7
 LEAST = 0.005
-FIRST = date(2026, 11, 1)
-FARM = "farm"
-_BATCH = 2_000
+FARMS = ["0.4:10", "0.6:30"]
 app = typer.Typer(help=__doc__, rich_markup_mode=None)
-_Seeds = Annotated[int, typer.Option(help="How many streams, each with a farm and without.")]
-_Share = Annotated[float, typer.Option(help="Share of the users in whose name the farm clicks.")]
-_Clicks = Annotated[int, typer.Option(help="How often it does for each of them a day.")]
+_Seeds = Annotated[int, typer.Option(help="How many streams, each without a farm and with each one.")]
+_Farms = Annotated[list[str], typer.Option("--farm", help="SHARE:CLICKS: so many clicks a day for such a share of the users.")]
 _Out = Annotated[Path, typer.Option(help="Folder for the results.")]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stream:
-    """`events`: those of the users in the order of the log, until eight days from `first` on; `samples`: labelled, of after."""
-
-    first: date
-    events: pd.DataFrame
-    samples: pd.DataFrame
-
-    @property
-    def begins_ms(self) -> list[int]:
-        """The begins of the days on which a farm may join: those that are kept in the end."""
-        first_ms = Days("UTC").begins_ms(self.first)
-        return [first_ms + count * DAY_MS for count in range(1, KEPT + 1)]
+_Work = Annotated[Path | None, typer.Option(help="Where the trained bundle may stay: it is made once only then.")]
+_Epochs = Annotated[int, typer.Option(help="Of training.")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tried:
-    """What was found in one stream. `farm`: the day on which it joined; `share`: its share of the events from then on."""
+    """What was found in one stream.
+
+    joins        the day on which the farm joined, None without one; `of_events`: its share of the events from then on
+    samples      how many were scored, of how many `users`
+    change       of the AUC by the events of that day, and `at_most`, what all draws but the tolerated ones stayed below
+    seconds      that `find` itself took
+    """
 
     seed: int
-    farm: str | None
-    share: float
+    farm: Farm | None
+    joins: str | None
+    of_events: float
     named: str | None
+    samples: int
+    users: int
     aucs: list[float]
-
-    @property
-    def is_right(self) -> bool:
-        return self.named == self.farm
+    change: float | None
+    at_most: float | None
+    seconds: float
 
 
 @app.command("generated")
 def generated_command(
     out: _Out,
-    seeds: _Seeds = 10,
-    share: _Share = 0.4,
-    clicks: _Clicks = 10,
+    seeds: _Seeds = 5,
+    farm: _Farms = FARMS,
     users: Annotated[int, typer.Option(help="Users of each stream.")] = 500,
     daily: Annotated[int, typer.Option(help="Events of each of them a day.")] = 10,
-    work: Annotated[Path | None, typer.Option(help="Where the bundle may stay: it is trained once only then.")] = None,
+    epochs: _Epochs = 4,
+    work: _Work = None,
 ) -> None:
     """Streams of `uic events generate`, each of another seed, and a bundle that was trained on one more."""
-    with tempfile.TemporaryDirectory() as folder:
-        bundle = _trained(work or Path(folder), users, daily)
-        found = [
-            tried
-            for seed in range(1, seeds + 1)
-            for tried in _both(bundle, _generated(users, daily, seed, Path(folder)), seed, share, clicks, out)
-        ]
-    _report(
-        found, out, f"{users} users of {daily} events a day, generated; of {share:.0%} the farm made {clicks} clicks more a day"
-    )
+    with _folder(work) as folder:
+        report = _Report(out)
+        bundle = trained_on_generated(folder, users, daily, epochs)
+        about = (
+            f"Streams of `uic events generate`: {users} users with {daily} events a day each, whose interests last 40 days. "
+            "Samples: the events of the day after, each beside one that somebody else had just then. The bundle is trained on "
+            f"a stream of a seed of its own, for {epochs} epochs."
+        )
+        report.about("Which day? Farms of clicks in generated streams", about, bundle)
+        for seed in range(1, seeds + 1):
+            if left := report.left(seed, farm):
+                report.add(_all(bundle, generated(users, daily, seed, folder), seed, left, out))
 
 
 @app.command("log")
 def log_command(
     out: _Out,
-    bundle: Annotated[Path, typer.Option(help="A bundle that was trained on what comes before the stream.")],
-    dataset: Annotated[Path, typer.Option(help="The log and its samples, as `uic data prepare` wrote them.")],
-    first: Annotated[str, typer.Option(help="The first of the eight days; what came before is applied too.")],
+    log: Annotated[Path, typer.Option(help="A click log: user_id, item_id, category_id, behavior, timestamp in ms.")],
+    first: Annotated[
+        str, typer.Option(help="The first of the eight days (UTC); what came before is applied too.")
+    ] = "2017-10-05",
+    hours: Annotated[int, typer.Option(help="The samples are of so many hours after the eight days.")] = 24,
     seeds: _Seeds = 5,
-    share: _Share = 0.4,
-    clicks: _Clicks = 10,
-    users: Annotated[int, typer.Option(help="So many users are drawn for each stream.")] = 2_000,
+    farm: _Farms = FARMS,
+    users: Annotated[int, typer.Option(help="So many of those with samples are drawn for each stream.")] = 2_000,
+    epochs: _Epochs = 3,
+    work: _Work = None,
 ) -> None:
-    """A real log, of which each seed draws other users; its own samples of the two days after the stream are scored."""
-    opened, begin = Bundle.open(bundle), date.fromisoformat(first)
-    begin_ms = Days("UTC").begins_ms(begin)
-    end_ms = begin_ms + LENGTH * DAY_MS
-    events = pd.read_parquet(dataset / "events.parquet").sort_values("time_ms", kind="stable")
-    samples = pd.read_parquet(dataset / "samples.parquet")
-    samples = samples[(samples["time_ms"] >= end_ms) & (samples["time_ms"] < end_ms + 2 * DAY_MS)]
-    events = events[events["time_ms"] < end_ms]
-    found: list[Tried] = []
-    for seed in range(1, seeds + 1):
-        names = np.sort(samples["user"].unique())
-        chosen = set(np.random.default_rng(seed).choice(names, min(users, len(names)), replace=False))
-        stream = Stream(first=begin, events=events[events["user"].isin(chosen)], samples=samples[samples["user"].isin(chosen)])
-        found += _both(opened, stream, seed, share, clicks, out)
-    _report(found, out, f"{users} users of a real log; of {share:.0%} the farm made {clicks} clicks a day")
-
-
-def _both(bundle: Bundle, stream: Stream, seed: int, share: float, clicks: int, out: Path) -> Iterator[Tried]:
-    """The stream without a farm, and with one that joins on a day of this seed's."""
-    draw = np.random.default_rng([seed, 7])
-    joins_ms = int(draw.choice(stream.begins_ms))
-    for begin_ms in (None, joins_ms):
-        events = stream.events if begin_ms is None else _with_farm(stream, begin_ms, share, clicks, draw)
-        found = _found(bundle, stream, events)
-        if seed == 1:
-            write(found, out / ("clean" if begin_ms is None else FARM))
-        since = events[events["time_ms"] >= (begin_ms or 0)]
-        tried = Tried(
-            seed=seed,
-            farm=None if begin_ms is None else _day(begin_ms).isoformat(),
-            share=float((since["source"] == FARM).mean()) if "source" in since else 0.0,
-            named=found.broken,
-            aucs=[round(place.auc.auc, 4) for place in found.places],
+    """A real log, of which each seed draws other users. The bundle is trained on the log up to the samples, without a farm."""
+    begin = date.fromisoformat(first)
+    end_ms = Days("UTC").begins_ms(begin) + LENGTH * DAY_MS
+    with _folder(work) as folder:
+        report = _Report(out)
+        bundle, dataset = trained_on_log(folder, log, begin + timedelta(days=LENGTH), epochs)
+        events = pd.read_parquet(dataset / "events.parquet").sort_values("time_ms", kind="stable")
+        samples = pd.read_parquet(dataset / "samples.parquet")
+        samples = samples[(samples["time_ms"] >= end_ms) & (samples["time_ms"] < end_ms + hours * HOUR_MS)]
+        events = events[events["time_ms"] < end_ms]
+        about = (
+            f"{log.name}, eight days from {first} on, of {users:,} users for each seed. Samples: their clicks of the {hours} "
+            "hours after, each beside an item that others clicked within the hour before. The bundle is trained on the log up "
+            f"to there, for {epochs} epochs; the farm is in nothing that it was trained on."
         )
-        typer.echo(json.dumps(asdict(tried)))
-        yield tried
+        report.about("Which day? Farms of clicks in a real log", about, bundle)
+        for seed in range(1, seeds + 1):
+            names = np.sort(samples["user"].unique())
+            chosen = set(np.random.default_rng(seed).choice(names, min(users, len(names)), replace=False))
+            their_events, their_samples = (each[each["user"].isin(chosen)] for each in (events, samples))
+            stream = Stream(first=begin, events=their_events, samples=their_samples)
+            report.add(_all(bundle, stream, seed, report.left(seed, farm), out))
 
 
-def _with_farm(stream: Stream, begin_ms: int, share: float, clicks: int, draw: np.random.Generator) -> pd.DataFrame:
-    """The events with those of a farm: any item of the log at any time of day, for some users."""
-    names = np.sort(stream.events["user"].unique())
-    end_ms = stream.begins_ms[-1] + DAY_MS
-    users = np.repeat(draw.choice(names, int(share * len(names)), replace=False), clicks * (end_ms - begin_ms) // DAY_MS)
-    items = stream.events.drop_duplicates("item_id")[["item_id", "category_id"]]
-    farm = items.iloc[draw.integers(len(items), size=len(users))].assign(
-        user=users, time_ms=draw.integers(begin_ms, end_ms, size=len(users)), source=FARM
-    )
-    return pd.concat([stream.events.assign(source="app"), farm]).sort_values("time_ms", kind="stable", ignore_index=True)
+def _all(bundle: Bundle, stream: Stream, seed: int, left: Sequence[Farm | None], out: Path) -> Iterator[Tried]:
+    """The stream without a farm and with each that is left to be tried; they join on the day that this seed draws."""
+    joins_ms = int(np.random.default_rng([seed, 7]).choice(stream.begins_ms))
+    for farm in left:
+        draw = np.random.default_rng([seed, 8, 0 if farm is None else farm.clicks])
+        events = stream.events.assign(source="app") if farm is None else with_farm(stream, joins_ms, farm, draw)
+        started = time.perf_counter()
+        found, seconds = _found(bundle, stream, events)
+        if seed == 1:  # the last farm's stays
+            plot(found, out / ("clean.png" if farm is None else "farm.png"))
+        since = events[events["time_ms"] >= joins_ms]
+        joins = day_of(joins_ms).isoformat()
+        step = found.steps[[place.day for place in found.places].index(joins)]
+        yield Tried(
+            seed=seed,
+            farm=farm,
+            joins=None if farm is None else joins,
+            of_events=round(float((since["source"] == FARM).mean()), 3),
+            named=found.broken,
+            samples=found.samples,
+            users=stream.samples["user"].nunique(),
+            aucs=[round(place.auc.auc, 4) for place in found.places],
+            change=None if farm is None else round(step.change, 4),
+            at_most=None if farm is None else round(step.at_most, 4),
+            seconds=round(seconds, 1),
+        )
+        typer.echo(
+            f"seed {seed}, {farm or 'clean'}: {found.broken or 'nothing'} named, {time.perf_counter() - started:.0f} s",
+            err=True,
+        )
 
 
-def _found(bundle: Bundle, stream: Stream, events: pd.DataFrame) -> Found:
-    """What `find` says when these events have been applied."""
+def _found(bundle: Bundle, stream: Stream, events: pd.DataFrame) -> tuple[Found, float]:
+    """What `find` says when these events have been applied, and how long it took."""
     shares: dict[str, dict[str, float]] = {}
-    if "source" in events:
-        for day, of_day in events.groupby(events["time_ms"] // DAY_MS):
-            counts = Counter(of_day["source"])
-            shares[_day(int(str(day)) * DAY_MS).isoformat()] = {name: count / len(of_day) for name, count in counts.items()}
+    for day, of_day in events.groupby(events["time_ms"] // DAY_MS):
+        counts = Counter(of_day["source"])
+        shares[day_of(int(str(day)) * DAY_MS).isoformat()] = {name: count / len(of_day) for name, count in counts.items()}
     with tempfile.TemporaryDirectory() as folder:
         store = RocksStore.create_or_open(Path(folder) / "store", bundle.identity, zone="UTC", kept=KEPT)
         try:
-            _apply(bundle, events, store)
-            return find(stream.samples.reset_index(drop=True), bundle, store, least=LEAST, sources=shares)
+            apply(bundle, events, store)
+            started = time.perf_counter()
+            found = find(stream.samples.reset_index(drop=True), bundle, store, least=LEAST, sources=shares)
+            return found, time.perf_counter() - started
         finally:
             store.close()
 
 
-def _apply(bundle: Bundle, events: pd.DataFrame, store: RocksStore) -> None:
-    updater = bundle.updater(OnnxStep(bundle), Rules())
-    batches = BatchUpdater(updater, accepted=bundle.accepted, max_ahead_ms=DAY_MS, days=Days("UTC"))
-    behaviour = min(bundle.accepted)
-    blobs: dict[str, bytes] = {}
-    for start in range(0, len(events), _BATCH):
-        part = events.iloc[start : start + _BATCH]
-        users = part["user"].unique().tolist()
-        place = {user: at for at, user in enumerate(users)}
-        rows = zip(part["user"], part["item_id"].tolist(), part["category_id"].tolist(), part["time_ms"].tolist(), strict=True)
-        arrivals = [
-            Arrival(
-                place[user],
-                time_ms,
-                False,
-                to_json(BehaviourEvent(user_id=user, item_id=item, category_id=category, behaviour=behaviour, time_ms=time_ms)),
-            )
-            for user, item, category, time_ms in rows
-        ]
-        done = batches.apply(users, [blobs.get(user) for user in users], arrivals)
-        for at, blob in [*done.earlier, *done.blobs.items()]:
-            store.write(users[at], blob)
-            blobs[users[at]] = blob
-
-
-def _generated(users: int, daily: int, seed: int, work: Path, days: int = LENGTH + 1) -> Stream:
-    """A stream and one day more, whose events are the samples: what a user did, beside what somebody else did just then."""
-    folder = work / f"events-{seed}"
-    step_ms = DAY_MS // (users * daily)
-    spec = [
-        f"seed={seed}",
-        f"users={users}",
-        f"events={users * daily * days}",
-        f"step_ms={step_ms}",
-        "items=2000",
-        "categories=50",
-    ]
-    spec += [f"start_ms={Days('UTC').begins_ms(FIRST)}", f"interest_ms={40 * DAY_MS}", "event_ids=0", "behaviours=click"]
-    _uic("events", "generate", *spec, "--out", folder, "--overwrite")
-    lines = [line for path in sorted(folder.glob("*.jsonl")) for line in path.read_bytes().splitlines()]
-    table = pd.DataFrame([json.loads(line) for line in lines]).rename(columns={"user_id": "user"})
-    end_ms = Days("UTC").begins_ms(FIRST) + LENGTH * DAY_MS
-    later = table[table["time_ms"] >= end_ms].reset_index(drop=True)
-    others = later.sample(frac=1, random_state=seed).reset_index(drop=True)
-    samples = pd.concat(
-        [later.assign(label=1), later.assign(item_id=others["item_id"], category_id=others["category_id"], label=0)]
-    )
-    return Stream(first=FIRST, events=table[table["time_ms"] < end_ms], samples=samples)
-
-
-def _trained(work: Path, users: int, daily: int) -> Bundle:
-    """A small bundle, trained on a stream of a seed of its own."""
-    path, log, run = work / "bundle", work / "dataset", work / "run"
-    if not log.exists():
+@contextmanager
+def _folder(work: Path | None) -> Iterator[Path]:
+    """The folder to work in, which stays only where it was asked for."""
+    if work is not None:
         work.mkdir(parents=True, exist_ok=True)
-        table = work / "log.parquet"
-        _generated(users, daily, 1_000, work, days=12).events.to_parquet(table)
-        _uic("data", "prepare", "table", "--events", table, "--user-column", "user", "--behaviour", "click", "--out", log)
-    if not path.exists():
-        _uic("train", "--data", log, "--out", run, "--epochs", 4)
-        # Whether all runtimes agree on this model does not matter here, where one alone makes and reads the memories.
-        _uic("export", run, "--out", path, check=False)
-    return Bundle.open(path)
+        yield work
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
 
 
-def _uic(*words: object, check: bool = True) -> None:
-    subprocess.run([sys.executable, "-m", "jobs.cli", *map(str, words)], check=check, stdout=subprocess.DEVNULL)
+class _Report:
+    """result.json and README.md, written anew after each try; of an earlier run of the same command they are gone on with."""
+
+    def __init__(self, out: Path) -> None:
+        self._out = out
+        out.mkdir(parents=True, exist_ok=True)
+        self._found: dict[str, Any] = {}
+        self._since = time.perf_counter()
+
+    def about(self, title: str, text: str, bundle: Bundle) -> None:
+        best = bundle.manifest.training.get("best", {})
+        self._found = {
+            "title": title,
+            "about": text,
+            "command": _command(sys.argv[1:]),
+            "machine": f"{os.cpu_count()} cores of an {_cpu()}, Python {platform.python_version()}",
+            "day": datetime.now(UTC).date().isoformat(),
+            "validation_auc": best.get("valid", {}).get("auc") if isinstance(best, dict) else None,
+        }
+        path = self._out / "result.json"
+        earlier = json.loads(path.read_text()) if path.exists() else {}
+        is_same = all(earlier.get(name) == value for name, value in self._found.items())
+        self._found |= {"seconds": earlier["seconds"] if is_same else 0, "tries": earlier["tries"] if is_same else []}
+
+    def left(self, seed: int, farms: Sequence[str]) -> list[Farm | None]:
+        """What is not tried yet of this seed, None for the stream without a farm."""
+        done = [(each["seed"], each["farm"]) for each in self._found["tries"]]
+        every = [None, *map(Farm.read, farms)]
+        return [farm for farm in every if (seed, None if farm is None else asdict(farm)) not in done]
+
+    def add(self, tries: Iterator[Tried]) -> None:
+        for each in tries:
+            self._found["tries"].append(asdict(each))
+            self._found["seconds"] += round(time.perf_counter() - self._since)
+            self._since = time.perf_counter()
+            (self._out / "result.json").write_text(json.dumps(self._found, indent=1) + "\n")
+            (self._out / "README.md").write_text(page(self._found))
 
 
-def _day(time_ms: int) -> date:
-    return datetime.fromtimestamp(time_ms / 1000, UTC).date()
+def _command(words: list[str]) -> str:
+    """What was typed, without the folder for what is between, and without where files lie here.
 
-
-def _report(found: list[Tried], out: Path, about: str) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "result.json").write_text(
-        json.dumps([{**asdict(each), "is_right": each.is_right} for each in found], indent=1) + "\n"
+    >>> _command(["log", "--work", "/tmp/x", "--log", "/data/a log.parquet", "--out", "results/globo"])
+    "python -m benchmarks.find log --log 'a log.parquet' --out results/globo"
+    """
+    kept = [word for before, word in pairwise(["", *words]) if "--work" not in (before, word)]
+    return shlex.join(
+        ["python", "-m", "benchmarks.find", *(Path(word).name if word.startswith("/") else word for word in kept)]
     )
-    farms, clean = ([each for each in found if (each.farm is None) is is_clean] for is_clean in (False, True))
-    said = (
-        f"{about}. Farms: {sum(each.is_right for each in farms)} of {len(farms)} named with their day. "
-        f"False alarms: {sum(not each.is_right for each in clean)} of {len(clean)}."
-    )
-    lines = [
-        said,
-        "",
-        "| seed | farm joins | its share from then on | day named | AUC as of each kept day's begin, and at the end |",
-        "|---|---|---|---|---|",
-    ]
-    for each in found:
-        aucs = " ".join(f"{auc:.3f}" for auc in each.aucs)
-        lines.append(f"| {each.seed} | {each.farm or 'none'} | {each.share:.0%} | {each.named or 'none'} | {aucs} |")
-    (out / "table.md").write_text("\n".join(lines) + "\n")
-    typer.echo("\n".join(lines))
+
+
+def _cpu() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if "model name" in line), platform.machine())
 
 
 if __name__ == "__main__":

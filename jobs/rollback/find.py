@@ -141,13 +141,7 @@ def write(found: Found, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     table = folder / "found.json"
     write_atomically(table, json.dumps(found.to_json(), indent=1) + "\n")
-    statistics = {
-        "effective slots": [place.effective for place in found.places],
-        "norm of a slot": [place.norm for place in found.places],
-        "change of state by event": [place.update for place in found.places],
-    }
-    names = [place.day for place in found.places]
-    return [table, plot(names, [place.auc for place in found.places], statistics, found.broken, folder / "found.png")]
+    return [table, plot(found, folder / "found.png")]
 
 
 def _place(

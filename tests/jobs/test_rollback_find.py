@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
+from benchmarks.find_page import page
 from jobs.rollback.change import _Ranked, estimates, steps, summary
 from jobs.rollback.find import find, read_samples, write
 from uic.clock import Days
@@ -105,3 +106,11 @@ def test_a_table_that_is_none_and_a_store_without_days_are_refused(world: small.
     store: Any = InMemoryStore()
     with pytest.raises(BadInput, match="keeps no day yet"):
         find(read_samples(world.data.path, world.bundle), world.bundle, store, least=0.01, sources={})
+
+
+def test_a_committed_page_says_what_its_figures_say() -> None:
+    pages = sorted((Path(__file__).parents[2] / "results" / "rollback-find").glob("*/result.json"))
+    assert pages
+    for figures in pages:
+        assert (figures.parent / "README.md").read_text() == page(json.loads(figures.read_text()))
+        assert all((figures.parent / name).exists() for name in ("clean.png", "farm.png"))
