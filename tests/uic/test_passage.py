@@ -1,5 +1,7 @@
 """Memories that several bundles made in turn are explained wherever they took over; others are not (uic/passage.py)."""
 
+import bisect
+import random
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +17,7 @@ from uic.small import Published, Shrink
 from uic.update import Rules, StepFunction, Updater
 
 KEEPS = {1: 0.5, 2: 0.25, 3: 0.75}
+HOUR_MS = 3_600_000
 EVENTS = st.lists(
     st.builds(
         event,
@@ -33,7 +36,7 @@ def model(version: int, rules: Rules) -> Model:
     """A bundle that keeps a share of its own of the state and, from the second on, also accepts "buy"."""
 
     def step(state_BF: Float32, item_rows_B: np.ndarray, category_rows_B: np.ndarray) -> Float32:
-        return (state_BF * KEEPS[version] + (item_rows_B + category_rows_B / 4)[:, None]).astype(np.float32)
+        return (state_BF * KEEPS.get(version, 1 / version) + (item_rows_B + category_rows_B / 4)[:, None]).astype(np.float32)
 
     made: Updater = updater(rules=rules, items=20 + version)
     taken: StepFunction = step
@@ -124,3 +127,42 @@ def test_the_turn_is_told_and_too_many_ways_are_not_tried() -> None:
     assert (found.turns, found.sequence, found.explains) == ((4,), 9, True)
     assert find_passage(models, log, memory, most_steps=20) is None
     assert find_passage(models[:1], log, replace(memory, bundle_version=1), most_steps=20) is not None
+
+
+@settings(max_examples=60)
+@given(EVENTS, RULES, st.lists(st.integers(0, 2), min_size=12, max_size=12), st.booleans(), st.data())
+def test_whatever_is_known_of_the_times_of_promotions_changes_no_verdict(
+    events: list[BehaviourEvent], rules: Rules, turns: list[int], is_right: bool, data: st.DataObject
+) -> None:
+    models, log = [model(version, rules) for version in (1, 2, 3)], logged(events)
+    log = [each._replace(log_time_ms=400 * each.log_time_ms) for each in log]
+    memory = applied(models, sorted(turns[: len(log)]), log)[-1]
+    assume(memory is not None)
+    assert memory is not None
+    if not is_right:
+        state_F = memory.state_F.copy()
+        state_F[-1] += 0.317
+        memory = replace(memory, state_F=state_F)
+    times = st.none() | st.integers(-5_000, 60_000)
+    took_over_ms = data.draw(st.lists(times, min_size=3, max_size=3))
+    straight, guided = find_passage(models, log, memory), find_passage(models, log, memory, took_over_ms=took_over_ms)
+    assert straight is not None
+    assert guided is not None
+    assert guided.explains is straight.explains is is_right
+
+
+def test_bundles_of_every_hour_are_told_by_the_times_at_which_they_were_promoted() -> None:
+    bundles, draw = 24, random.Random(4)
+    models = [model(1 + number, Rules(lateness_ms=1 << 40)) for number in range(1, 1 + bundles)]
+    known_ms = [None, *(number * HOUR_MS for number in range(1, bundles))]
+    # Each took over a little after that, as where a job lags.
+    true_ms = [number * HOUR_MS + draw.randrange(20_000) for number in range(1, bundles)]
+    times_ms = sorted(draw.randrange(bundles * HOUR_MS) for _ in range(4 * bundles))
+    log = [Logged(event(at, 10 + at % 5), time_ms) for at, time_ms in enumerate(times_ms)]
+    places = [bisect.bisect(true_ms, time_ms) for time_ms in times_ms]
+    memory = applied(models, places, log)[-1]
+    assert memory is not None
+    found = find_passage(models, log, memory, took_over_ms=known_ms, most_steps=20_000)
+    assert found is not None
+    assert found.excess == 0
+    assert find_passage(models, log, memory, most_steps=20_000) is None
