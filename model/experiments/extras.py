@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from model.data.dataset import Dataset
 from model.experiments.arms import Json
@@ -80,7 +81,7 @@ def long_runs(runs: Sequence[Finished], dataset: Dataset) -> Json:
     return {arm: long_run(Run.open(first[arm].run), dataset) for arm in dict.fromkeys(each.arm for each in runs)}
 
 
-def _evenness(shares_PM: "np.typing.NDArray[np.floating]") -> "np.typing.NDArray[np.float64]":
+def _evenness(shares_PM: NDArray[np.float32] | NDArray[np.float64]) -> NDArray[np.float64]:
     shares = np.maximum(shares_PM.astype(np.float64), 1e-12)
-    entropy: np.typing.NDArray[np.float64] = -(shares * np.log(shares)).sum(axis=1) / np.log(shares.shape[1])
+    entropy: NDArray[np.float64] = -(shares * np.log(shares)).sum(axis=1) / np.log(shares.shape[1])
     return entropy
