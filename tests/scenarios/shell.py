@@ -13,10 +13,10 @@ ENVIRONMENT = {
 }
 
 
-def run(command: str, folder: Path) -> str:
-    """What the command printed; it must succeed."""
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", command], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=400
-    )
+def run(command: str, folder: Path, *, timeout_s: float = 400, **more: str) -> str:
+    """What the command printed; it must succeed. `more` are variables of its environment."""
+    words = ["bash", "-euo", "pipefail", "-c", command]
+    environment = ENVIRONMENT | more
+    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout_s)
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout
