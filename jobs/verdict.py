@@ -1,7 +1,7 @@
 """Every memory of a store against an offline fold of the log: what agrees, what does not, and of whom nothing can be said.
 
 The fold leaves out what the job leaves out: events in quarantine, and of a forgotten user whatever came up to the forgetting.
-Where a memory was made by several bundles in turn, nothing says where one took over; uic/passage.py tries every place.
+Where a memory was made by several bundles in turn, nothing says exactly where one took over; uic/passage.py tries every place.
 """
 
 from collections import Counter
@@ -88,10 +88,11 @@ def verify(
     accept_late: bool = False,
     idle_after_ms: int | None = None,
     left_out: LeftOut | None = None,
+    took_over_ms: Mapping[int, int] | None = None,
 ) -> Verdict:
     """Fold event files, or the events topic, offline and compare with the store; users in only one of both are mismatches.
 
-    Of several bundles each took over from the one before it.
+    Of several bundles each took over from the one before it; `took_over_ms`: about when, by their versions, as far as known.
     """
     first, *others = [bundle] if isinstance(bundle, Path) else bundle
     log = TopicLog(events) if isinstance(events, KafkaSettings) else FileLog(events)
@@ -103,7 +104,8 @@ def verify(
                 raise BadInput(f"{each.path}: expected a bundle of {opened.identity} as {first} is, got {each.identity}")
         rules = Rules(lateness_ms=lateness_ms, accept_late=accept_late, idle_after_ms=idle_after_ms)
         counted = _Counted(log, frozenset().union(*(each.accepted for each in bundles)), max_ahead_ms, left_out or LeftOut())
-        verdict = _Comparison(bundles, rules, oracle, counted, memories).run()
+        known_ms = [(took_over_ms or {}).get(each.manifest.version) for each in bundles]
+        verdict = _Comparison(bundles, rules, oracle, counted, memories, [None, *known_ms[1:]]).run()
     finally:
         memories.close()
     if isinstance(log, TopicLog):
@@ -144,12 +146,21 @@ class _Counted:
 
 
 class _Comparison:
-    def __init__(self, bundles: Sequence[Bundle], rules: Rules, oracle: Oracle, log: _Counted, memories: ReadableStore) -> None:
+    def __init__(
+        self,
+        bundles: Sequence[Bundle],
+        rules: Rules,
+        oracle: Oracle,
+        log: _Counted,
+        memories: ReadableStore,
+        took_over_ms: Sequence[int | None],
+    ) -> None:
         self._bundles = bundles
         self._rules = rules
         self._oracle = oracle
         self._log = log
         self._memories = memories
+        self._took_over_ms = took_over_ms
 
     def run(self) -> Verdict:
         verdict = Verdict()
@@ -190,11 +201,15 @@ class _Comparison:
         """Of memories that the first bundle alone has not made: have several, may it be chance, or are they wrong?"""
         models = self._models(self._oracle)
         known = {bundle.manifest.version for bundle in self._bundles}
+        is_alike = len({bundle.accepted for bundle in self._bundles}) == 1
         for user, events in self._log.of(unlike).items():
             found = unlike[user]
-            passage = find_passage(models, events, found)
+            passage = find_passage(models, events, found, took_over_ms=self._took_over_ms)
             what, worst = _difference(models[0], expected[user], found)
-            if passage is None:
+            if passage is None and is_alike and worst <= 1.0:
+                assert what is not None  # which events are applied is the same on all ways, and these were not
+                verdict.mismatches[user] = what
+            elif passage is None:
                 verdict.undecided[user] = f"{len(events)} events and {len(models)} bundles: too many ways to take turns"
             elif passage.explains:
                 verdict.passed += 1
@@ -214,7 +229,7 @@ class _Comparison:
 
     def _may_be_chance(self, events: Sequence[Logged], found: UserMemory) -> bool:
         """Whether the channels chosen were so alike that two runtimes may rightly differ."""
-        nearest = find_passage(self._models("numpy"), events, found)
+        nearest = find_passage(self._models("numpy"), events, found, took_over_ms=self._took_over_ms)
         return nearest is not None and nearest.margin < TIE_MARGIN
 
     def _models(self, oracle: Oracle) -> list[Model]:

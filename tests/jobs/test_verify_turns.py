@@ -5,6 +5,7 @@ import itertools
 import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -13,12 +14,14 @@ from command import Ended, Uic
 
 from jobs.verdict import LeftOut, Verdict
 from jobs.verdict import verify as verify_quietly
+from jobs.verify import promoted_ms
 from onnx_export.bundle import export_run
 from uic import artefact
 from uic.bundle import Bundle
 from uic.event import BehaviourEvent, to_json
 from uic.forgetting import FILE, Entry, Forgotten
 from uic.quarantine import Quarantine
+from uic.registry import Registry
 from uic.runtime import OnnxStep
 from uic.update import Rules
 
@@ -181,7 +184,7 @@ def test_too_many_ways_to_take_turns_are_said_to_be_so(world: small.World, later
     folder = tmp_path / "events"
     folder.mkdir()
     own = of_user(world)
-    many = [msgspec.structs.replace(own[n % len(own)], time_ms=small.START_MS + n) for n in range(700)]
+    many = [msgspec.structs.replace(own[n % len(own)], time_ms=small.START_MS + 60_000 * n) for n in range(700)]
     (folder / "a.jsonl").write_bytes(b"\n".join(map(to_json, many)))
     store = world.store(tmp_path / "store", in_turns([world.bundle, later], many, {USER: 300}))
     found = verify_quietly(
@@ -189,3 +192,17 @@ def test_too_many_ways_to_take_turns_are_said_to_be_so(world: small.World, later
     )
     assert found.mismatches == {}
     assert found.undecided == {USER: "700 events and 2 bundles: too many ways to take turns"}
+
+    # When the later one was promoted tells where to look; and that an event is missing is seen in any case.
+    registry = Registry(str(tmp_path / "registry"))
+    assert promoted_ms(registry.url) == {}
+    for each in (world.bundle, later):
+        registry.push(each.path, now_ms=0)
+    registry.note_promoted(later.manifest.version, small.START_MS + 60_000 * 300 + 5_000)
+    options: dict[str, Any] = {"oracle": "onnx", "lateness_ms": 0, "max_ahead_ms": small.DAY_MS}
+    both = [world.bundle.path, later.path]
+    found = verify_quietly(folder, both, store, took_over_ms=promoted_ms(registry.url), **options)
+    assert (found.mismatches, found.undecided, found.passed) == ({}, {}, 1)
+    fewer = world.store(tmp_path / "fewer", in_turns([world.bundle, later], many[:-1], {USER: 300}))
+    found = verify_quietly(folder, both, fewer, **options)
+    assert found.mismatches == {USER: "699 events applied, expected 700"}
