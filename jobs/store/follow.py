@@ -110,6 +110,7 @@ class Follower:
         self._must_begin = False
         self._offsets: dict[int, int] = {}
         self._goals: dict[int, int] = {}
+        self._removed = 0
         self._applier_of: dict[int, Applier] = {}
         self._store_of: dict[int, FollowingStore] = {}
         self._swept: dict[FollowingStore, Span] = {}
@@ -135,6 +136,7 @@ class Follower:
                 continue
             next_tick_s = now_s + _TICK_S
             self._measure()
+            self._say_removed()
             self._sweep()
             if self.progress.waits_for is not None or now_s >= next_look_s:
                 next_look_s = now_s + _SAME_TOPIC_EVERY_S
@@ -144,6 +146,7 @@ class Follower:
                 self._note_that_we_are_here()
         self._note_that_we_are_here()
         self._measure()
+        self._say_removed()
         return self._is_at_goal()
 
     def _begin(self, *, is_first: bool = False) -> None:
@@ -198,7 +201,9 @@ class Follower:
             progress.deleted += applied.deleted
             progress.refused += len(applied.refused)
             self._say_refused(applied.refused)
-        self._offsets |= {snapshot.partition: snapshot.offset + 1 for snapshot in snapshots}
+        for snapshot in snapshots:
+            self._removed += max(0, snapshot.offset - self._offsets.get(snapshot.partition, snapshot.offset))
+            self._offsets[snapshot.partition] = snapshot.offset + 1
         self._is_back()
 
     def _apply_part(self, applier: Applier, part: list[Snapshot]) -> Applied | None:
@@ -227,6 +232,17 @@ class Follower:
             self._say(f"refused {at}: {refusal.detail}")
         if before < _REFUSALS_SAID <= self.progress.refused:
             self._say("what else is refused is counted, and kept in the letters")
+
+    def _say_removed(self) -> None:
+        """Once what there was is applied: what of it had gone before it could be read, and what that means for past days."""
+        if self._removed == 0 or not self._is_at_goal():
+            return
+        self._say(
+            f"{self._removed:,} snapshots of topic {self._topic.name} were gone before this store could read them: Kafka keeps "
+            "the last of each user. What is read now is right; as of days that have begun already, a user may have no memory "
+            "here, or one too old. A store that has followed all along has them: `uic store copy` makes a new one from it"
+        )
+        self._removed = 0
 
     def _note_ends(self, ends: Mapping[int, int]) -> None:
         # Behind the last message there may be none any more, and yet the end is further.

@@ -126,13 +126,13 @@ def test_a_running_follower_waits_for_the_broker_and_takes_up_a_topic_made_anew(
 
 
 class Script:
-    """A topic of one snapshot, which says first that all brokers are down."""
+    """A topic of one partition of which this is read, one after the other."""
 
     name = "snapshots"
 
-    def __init__(self, blob: bytes) -> None:
-        down = KafkaError(KafkaError._ALL_BROKERS_DOWN)
-        self._reads = iter([Read([], {}, [down]), Read([Snapshot(0, 0, b"u", blob)], {}, [])])
+    def __init__(self, *reads: Read) -> None:
+        self._reads = iter(reads)
+        self._end = max(each.offset + 1 for read in reads for each in read.snapshots)
 
     def source(self) -> Source:
         return Source(cluster_id="c", topic=self.name, topic_id="t", partitions=1)
@@ -141,7 +141,7 @@ class Script:
         return lambda: None
 
     def reach(self, partitions: Iterable[int]) -> dict[int, Reach]:
-        return dict.fromkeys(partitions, Reach(0, 1))
+        return dict.fromkeys(partitions, Reach(0, self._end))
 
     def newest(self, _: object) -> list[Snapshot]:
         return []
@@ -150,7 +150,7 @@ class Script:
         return None
 
     def known_end(self, _: int) -> int:
-        return 1
+        return self._end
 
     def start(self, _: object) -> None:
         pass
@@ -159,18 +159,36 @@ class Script:
         return next(self._reads)
 
 
-def test_a_snapshot_may_be_the_first_to_tell_that_the_broker_is_back(
-    world: small.World, memories: Memories, tmp_path: Path
-) -> None:
+def followed(world: small.World, folder: Path, *reads: Read) -> tuple[RocksStore, list[str]]:
+    """A new store that has followed such a topic to its end, and what was said."""
     said: list[str] = []
-    store = RocksStore.create_or_open(tmp_path / "store", world.bundle.identity)
-    letters = Letters(tmp_path / "letters.sqlite", "snapshots")
+    store = RocksStore.create_or_open(folder / "store", world.bundle.identity)
+    letters = Letters(folder / "letters.sqlite", "snapshots")
     follower = Follower(
-        Script(memories(1)), [store], world.codec, letters=letters, metrics=FollowMetrics(CollectorRegistry()), until_end=True,  # type: ignore[arg-type]  # as far as it is asked
+        Script(*reads), [store], world.codec, letters=letters, metrics=FollowMetrics(CollectorRegistry()), until_end=True,  # type: ignore[arg-type]  # as far as it is asked
         say=said.append, show=lambda _: None,
     )  # fmt: skip
     assert follower.run()
+    letters.close()
+    return store, said
+
+
+def test_a_snapshot_may_be_the_first_to_tell_that_the_broker_is_back(
+    world: small.World, memories: Memories, tmp_path: Path
+) -> None:
+    down = KafkaError(KafkaError._ALL_BROKERS_DOWN)
+    store, said = followed(world, tmp_path, Read([], {}, [down]), Read([Snapshot(0, 0, b"u", memories(1))], {}, []))
     assert [line.partition(":")[0] for line in said] == ["waiting for topic snapshots", "topic snapshots is there again"]
     assert store.read("u") == memories(1)
-    letters.close()
+    store.close()
+
+
+@pytest.mark.parametrize(("offsets", "removed"), [((0, 1, 2), 0), ((3, 4, 9), 7)])
+def test_a_new_store_says_that_snapshots_were_gone_before_it_came(
+    world: small.World, memories: Memories, tmp_path: Path, offsets: tuple[int, ...], removed: int
+) -> None:
+    reads = [Read([Snapshot(0, offset, b"u", memories(1 + offset))], {}, []) for offset in offsets]
+    store, said = followed(world, tmp_path, *reads)
+    assert store.read("u") == memories(1 + offsets[-1])
+    assert [line.split(" were")[0] for line in said] == [f"{removed} snapshots of topic snapshots"] * (removed > 0)
     store.close()
