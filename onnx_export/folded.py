@@ -43,7 +43,7 @@ class FoldedScore(nn.Module):
         scale = affine(torch.ones(inputs, dtype=torch.double)) - shift
         self.first, self.second = _Leaky(mlp.first_slope), _Leaky(mlp.second_slope)
         widths = [x, x, v.output_width, *([x] if v.miu else []), x]
-        parts = (self.first.sign * (weight * scale).T).to(dtype).split([*widths, inputs - sum(widths)])
+        parts = torch.split((self.first.sign * (weight * scale).T).to(dtype), [*widths, inputs - sum(widths)])
         self.of_query, self.of_pool, self.of_output, *self.of_channels, self.of_product, self.of_features = parts
         self.bias = (self.first.sign * (mlp.first.bias.double() + weight @ shift)).to(dtype)
         self.to_second = (self.first.sign.unsqueeze(1) * mlp.second.weight.T * self.second.sign).contiguous()
@@ -87,7 +87,7 @@ class _Read(nn.Module):
         self.step, self.units, self.width = step, units, width
         # What q, state and last read add to [reset, update, candidate] in front of the nonlinearities.
         cell, heads = step.controller, step.to_heads
-        of_query, of_read, of_state = torch.cat([cell.gates.weight, cell.candidate.weight]).T.split([x, width, units])
+        of_query, of_read, of_state = torch.split(torch.cat([cell.gates.weight, cell.candidate.weight]).T, [x, width, units])
         self.of_query = torch.cat([of_query, of_query.new_zeros(1, 3 * units)])
         self.of_reset = of_state[:, 2 * units :].contiguous()
         of_state = torch.cat([of_state[:, : 2 * units], torch.zeros_like(self.of_reset)], 1)
@@ -95,18 +95,18 @@ class _Read(nn.Module):
         self.bias = torch.cat([cell.gates.bias, cell.candidate.bias])
 
         seen = width + 1 if v.temperature else width
-        to_heads, of_use = heads.weight[:seen].T.split([units, heads.in_features - units])
+        to_heads, of_use = torch.split(heads.weight[:seen].T, [units, heads.in_features - units])
         self.to_heads, self.of_use, self.heads_bias = to_heads.contiguous(), of_use.contiguous(), heads.bias[:seen].clone()
         if v.temperature:
             self.heads_bias[width] += 1.0
-        self.to_output, self.of_slots = (part.contiguous() for part in step.to_output.weight.T.split([units, width]))
+        self.to_output, self.of_slots = (part.contiguous() for part in torch.split(step.to_output.weight.T, [units, width]))
 
     def forward(self, memory: MimnState, q_BNQ: Tensor) -> Tensor:
         step, v, units, width, batch = self.step, self.step.variant, self.units, self.width, q_BNQ.shape[0]
         h_B1H = memory.controller.unsqueeze(1)
         of_memory_BG = torch.addmm(self.bias, torch.cat([memory.controller, memory.read], -1), self.of_memory)
-        gates_BNG, candidate_BNH = (q_BNQ @ self.of_query + of_memory_BG.unsqueeze(1)).split([2 * units, units], dim=-1)
-        reset_BNH, update_BNH = torch.sigmoid(gates_BNG).split([units, units], dim=-1)
+        gates_BNG, candidate_BNH = torch.split(q_BNQ @ self.of_query + of_memory_BG.unsqueeze(1), [2 * units, units], dim=-1)
+        reset_BNH, update_BNH = torch.split(torch.sigmoid(gates_BNG), [units, units], dim=-1)
         candidate_BNH = torch.tanh(candidate_BNH + (reset_BNH * h_B1H) @ self.of_reset)
         h_BNH = candidate_BNH + update_BNH * (h_B1H - candidate_BNH)
 
@@ -119,7 +119,7 @@ class _Read(nn.Module):
         norms_BNR = keys_BND.norm(dim=-1, keepdim=True) * rows_BRD.norm(dim=-1).unsqueeze(1)
         similarity, factor = keys_BND @ rows_BRD.mT / (norms_BNR + _EPSILON), 1.0
         if v.key_memory:
-            own, shared = similarity.split([v.slots, v.slots], dim=-1)
+            own, shared = torch.split(similarity, [v.slots, v.slots], dim=-1)
             similarity, factor = own + shared, 0.5
         if v.temperature:
             # softplus + 1 = log(e + exp(x + 1)); the head's bias has that 1, and the clip moves along.
@@ -152,7 +152,7 @@ class _Attention(nn.Module):
         by_query = self.of_query.unsqueeze(1) + channels_BMX.mT.unsqueeze(-1) * self.of_product.unsqueeze(1)
         bias = (channels_BMX @ self.of_fact + self.bias).flatten(1, 2).unsqueeze(1)
         hidden = torch.sigmoid(q_BNQ @ torch.cat([by_query.flatten(2, 3), bias], 1))
-        hidden = hidden.unflatten(-1, (channels_BMX.shape[1], -1))
+        hidden = torch.unflatten(hidden, -1, (channels_BMX.shape[1], -1))
         hidden = torch.sigmoid(hidden @ self.to_second + self.second_bias)
         # The last bias is the same for all channels: the softmax takes it out.
         return torch.softmax((hidden @ self.to_score).squeeze(-1), dim=-1)

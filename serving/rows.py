@@ -1,6 +1,7 @@
 """Raw ids to embedding rows, quickly: what `Vocabulary.rows` gives, by a table where ids lie close together."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from uic.runtime import Int64
 from uic.vocabulary import UNKNOWN_ROW, Vocabulary
@@ -14,7 +15,7 @@ class Rows:
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
-        self._table: np.ndarray | None = None
+        self._table: NDArray[np.int32] | None = None
         if len(ids := vocabulary.ids):
             self._lowest, places = ids.min(), int(ids.max()) - int(ids.min()) + 1
             if places <= _PLACES_AN_ID * len(ids):
@@ -32,4 +33,5 @@ class Rows:
             return self._vocabulary.rows(raw)
         # What wraps around is large as an unsigned number, like what lies below the lowest id.
         places = np.minimum((raw - self._lowest).view(np.uint64), np.uint64(len(self._table) - 1))
-        return self._table.take(places.view(np.int64)).astype(np.int64)
+        rows: Int64 = self._table.take(places.view(np.int64)).astype(np.int64)
+        return rows

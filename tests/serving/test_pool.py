@@ -39,7 +39,7 @@ def test_short_work_is_done_by_the_event_loop_and_long_work_beside_it(pool: Pool
 @given(waiting=st.integers(0, 5), asked=st.integers(1, 12))
 def test_what_there_is_room_for_is_done_in_turn_and_the_rest_is_turned_away(waiting: int, asked: int) -> None:
     pool, done = Pool(threads=1, waiting=waiting), list[int]()
-    results = run(pool, *(lambda number=number: done.append(number) for number in range(asked)))  # type: ignore[misc]  # bound now
+    results = run(pool, *(lambda number=number: done.append(number) for number in range(asked)))
     room = 1 + waiting
     assert done == list(range(min(room, asked)))
     refused = [each for each in results if isinstance(each, Refused)]
