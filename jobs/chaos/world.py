@@ -124,9 +124,17 @@ class World:
     def stop_with_savepoint(self) -> Path:
         """`uic job stop`: the savepoint, with the job ended."""
         assert self.record is not None
-        # After a fault the job may still be on its way back, and then no savepoint can be taken.
-        self.cluster.wait_until_running(self.job_id, SETTLE_S)
-        return self.cluster.stop(self.job_id, self.job_dir / "checkpoints" / f"run-{self.record.run:06d}")
+        give_up_at = time.monotonic() + SETTLE_S
+        while True:
+            # After a fault the job may still be on its way back, and then no savepoint can be taken.
+            self.cluster.wait_until_running(self.job_id, SETTLE_S)
+            try:
+                return self.cluster.stop(self.job_id, self.job_dir / "checkpoints" / f"run-{self.record.run:06d}")
+            except JobError:
+                # A worker killed just now is not known to be dead, and is asked for its part of the savepoint.
+                if time.monotonic() > give_up_at:
+                    raise
+                time.sleep(1)
 
     def worker(self) -> Node:
         """The TaskManager on which the job's update operator runs; waits until there is one."""
