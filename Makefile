@@ -22,13 +22,12 @@ jars: infra/jars/.ready ## The batched plan's jar, Kafka for Flink and a Kafka b
 redis: ## redis-server for the tests, by apt-get where it is missing
 	@infra/install_redis.sh
 
-# Three tests at a time, also on two cores: scenarios wait for their servers a quarter of the time.
 test: setup jars redis ## Everything that must hold: style, types, layers, tests
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	$(RUN) mypy
 	$(RUN) lint-imports
-	$(RUN) pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(RUN) pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 quick: setup redis ## The tests that need no Flink and no network, for while you work
 	$(RUN) pytest --ignore tests/scenarios --ignore tests/stream
