@@ -189,10 +189,11 @@ def test_watching_applies_what_arrives_and_stops_with_a_signal(job: Job) -> None
     job.wait_for(1, lines=1_000)
 
     toy.write_files(job.events, toy.make_lines(1_000, users=50, seed=2), files=1, first=2)
-    last = job.events / "part-002.jsonl"
-    last.write_bytes(last.read_bytes() + b'{"user_id": "hal')
-    job.wait_for(1, lines=2_000)
-    last.write_bytes(last.read_bytes() + b'f", "item_id": 1, "category_id": 1, "behaviour": "buy", "time_ms": 1}\n')
+    # Appended: a file that is written anew is empty for a moment, and an event file may only grow.
+    with (job.events / "part-002.jsonl").open("ab", buffering=0) as last:
+        last.write(b'{"user_id": "hal')
+        job.wait_for(1, lines=2_000)
+        last.write(b'f", "item_id": 1, "category_id": 1, "behaviour": "buy", "time_ms": 1}\n')
     job.wait_for(1, lines=2_001)
     process.send_signal(signal.SIGTERM)
     said, _ = process.communicate(timeout=60)
