@@ -252,7 +252,7 @@ class _Report:
 def _command(words: list[str]) -> str:
     """What was typed, without the folder for what is between, and without where files lie here.
 
-    >>> _command(["log", "--work", "/tmp/x", "--log", "/data/a log.parquet", "--out", "results/globo"])
+    >>> _command(["log", "--work", "between", "--log", "/data/a log.parquet", "--out", "results/globo"])
     "python -m benchmarks.find log --log 'a log.parquet' --out results/globo"
     """
     kept = [word for before, word in pairwise(["", *words]) if "--work" not in (before, word)]

@@ -7,7 +7,6 @@ import random
 import shutil
 import struct
 import tempfile
-from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -148,7 +147,7 @@ def _rocks() -> tuple[bytes, ...]:
             if path.suffix == ".sst" or "MANIFEST" in path.name
         ]
     uuid = b"01234567-89ab-cdef-0123-456789abcdef"
-    text = b"file:/tmp/uic-nothing/" + uuid
+    text = b"file:/uic-nothing/" + uuid
     handle = b"\x00\x0a000016.sst\x02" + struct.pack(">QH", 4096, len(text)) + text
     beside = b"\x06\x00\x24" + uuid + struct.pack(">Q", 77)
     inline = b"\x01" + struct.pack(">H", len(uuid)) + uuid + struct.pack(">I", 5) + b"inner"
@@ -167,7 +166,10 @@ def _forgotten() -> bytes:
 def targets() -> list[Target]:
     """All three targets."""
     quarantine = Quarantine(from_ms=5, users=frozenset({"u"}), items=frozenset({1}), between_ms=((1, 2),))
-    to_json: Callable[[Entry], bytes] = lambda entry: json.dumps(entry.to_json()).encode()  # noqa: E731
+
+    def to_json(entry: Entry) -> bytes:
+        return json.dumps(entry.to_json()).encode()
+
     notes = [
         Lineage().begin(1, 5000).begin(2, 3000).to_json().encode(),
         Frame(StoreIdentity("0" * 16, "toy"), "UTC", 1024, "int8").to_json().encode(),
