@@ -1,8 +1,9 @@
 """Where scoring is done, with a bound on what may wait for it: in the event loop what is short, in threads what may take long.
 
 Handing work to a thread and back costs as much as half of a usual request. What may take long leaves the loop to others: many
-candidates, or a store that a network is in front of. Requests beyond the bound are turned away at once: work that will be late
-for its caller helps nobody, and a long queue makes everyone late.
+candidates, or a store that a network is in front of. Short works are done one a turn of the loop, in the order they came.
+Requests beyond the bound are turned away at once: work that will be late for its caller helps nobody, and a long queue makes
+everyone late.
 """
 
 import asyncio
@@ -23,6 +24,7 @@ class Pool:
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="score")
         self._room = threads + waiting
         self._turn = threading.Lock()
+        self._short = asyncio.Lock()
         self.inside = 0
 
     async def run(self, work: Callable[[], Result], *, until: float, time_s: float, is_short: bool = False) -> Result:
@@ -51,13 +53,14 @@ class Pool:
         except TimeoutError:
             raise _too_late(time_s) from None
 
-    @staticmethod
-    async def _here(work: Callable[[], Result], until: float, time_s: float) -> Result:
-        # Once around the loop: whoever else has come by now is counted as waiting, or turned away, before any work is done.
-        await asyncio.sleep(0)
-        if asyncio.get_running_loop().time() > until:
-            raise _too_late(time_s)
-        return work()
+    async def _here(self, work: Callable[[], Result], until: float, time_s: float) -> Result:
+        # Once around the loop before each work, which the lock makes every other one wait for: whoever has come by then is
+        # counted as waiting, or turned away. All works in one turn, and callers would queue unseen in their sockets meanwhile.
+        async with self._short:
+            await asyncio.sleep(0)
+            if asyncio.get_running_loop().time() > until:
+                raise _too_late(time_s)
+            return work()
 
     def check_room(self) -> None:
         """Raise Refused 503 where there is none."""

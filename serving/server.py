@@ -7,6 +7,7 @@ closes, what is under way is answered, and the process ends with 0. A second sig
 """
 
 import asyncio
+import gc
 import signal
 import socket
 from collections.abc import Callable
@@ -84,6 +85,8 @@ async def _serve(app: ASGIApp, service: Service, listening: Listening, registry:
 
             loop.add_signal_handler(signal.SIGHUP, reload)
             await _load_first(service, serving)
+            # What is there by now stays: the collector, which holds every request up, need not look through it again.
+            gc.freeze()
             beside.append(loop.create_task(every(listening.refresh_s, service.refresh)))
             if registry is not None:
                 beside.append(loop.create_task(every(_LEARN_S, lambda: service.learn(registry))))

@@ -48,6 +48,24 @@ def test_what_there_is_room_for_is_done_in_turn_and_the_rest_is_turned_away(wait
     pool.close()
 
 
+def test_between_two_short_works_the_loop_sees_who_has_come(pool: Pool) -> None:
+    seen: list[str] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+
+        def work(name: str) -> None:
+            seen.append(name)
+            loop.call_soon(seen.append, f"came during {name}")
+
+        await asyncio.gather(
+            *(pool.run(lambda name=name: work(name), until=math.inf, time_s=1, is_short=True) for name in "ab")
+        )
+
+    asyncio.run(main())
+    assert seen == ["a", "came during a", "b", "came during b"]
+
+
 def test_short_work_that_nobody_waits_for_any_more_is_never_begun(pool: Pool) -> None:
     done: list[bool] = []
     (refused,) = run(pool, lambda: done.append(True), until=-1.0)
