@@ -53,6 +53,8 @@ def main(
     if unknown:
         raise BadInput(f"--only: unknown {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     out.mkdir(parents=True, exist_ok=True)
+    if work is not None:
+        work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=work) as folder:
         sizes = QUICK if quick else Sizes()
         sizes = sizes if rate is None else dataclasses.replace(sizes, rate=rate, updates=2 * rate)

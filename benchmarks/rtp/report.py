@@ -38,7 +38,9 @@ def targets(found: dict[str, Any]) -> list[Target]:
     for row in found.get("soak", []) + found.get("steady", []):
         what = f"{row['rate']:,.0f} requests/s for {row['seconds']:,.0f} s: "
         made.append(Target(what + "memory grown in the settled part, of the whole", row["rss_grown"], 0.02, True))
-        made.append(Target(what + "handles more at the end", row["handles_last"] - row["handles_first"], 4, True))
+        made.append(
+            Target(what + "handles but connections, more at the end", row["handles_last"] - row["handles_first"], 4, True)
+        )
     if reads := {row["server"]: row["p99_ms"] for row in found.get("feast", [])}:
         for name in reads:
             if name != "feast":
@@ -83,8 +85,9 @@ def _table(found: dict[str, Any]) -> str:
         lines += ["", f"Rolling: restarts of {taken} s; {row['retried']} requests were given to the other server."]
     for row in found.get("soak", []) + found.get("steady", []):
         lines += ["", f"{row['rate']:,.0f} requests/s for {row['seconds']:,.0f} s: {row['rss_mb']:.0f} MB at the end,"]
-        lines += [f"{row['rss_mb_an_hour']:+.1f} MB an hour in the settled part; handles {row['handles_first']:.0f} to"]
-        lines += [f"{row['handles_last']:.0f}, at most {row['handles_most']}."]
+        lines += [f"{row['rss_mb_an_hour']:+.1f} MB an hour in the settled part; handles {row['handles_first']:.1f} to"]
+        lines += [f"{row['handles_last']:.1f}, at most {row['handles_most']}, beside connections of callers,"]
+        lines += ["{} to {} of them.".format(*row["connections"])]
     return "\n".join(lines) + "\n"
 
 

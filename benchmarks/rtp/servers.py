@@ -24,11 +24,12 @@ TIME_S = 10.0
 
 
 class Usage(NamedTuple):
-    """What a process holds and has used."""
+    """What a process holds and has used; `handles` but for callers' connections, which are theirs to close."""
 
     cpu_s: float
     rss_bytes: int
     handles: int
+    connections: int
     threads: int
 
 
@@ -44,7 +45,10 @@ class Served:
         process = psutil.Process(self.node.pid)
         with process.oneshot():
             times = process.cpu_times()
-            return Usage(times.user + times.system, process.memory_info().rss, process.num_fds(), process.num_threads())
+            callers = [each for each in process.net_connections("tcp") if each.raddr and each.laddr.port == self.port]
+            handles = process.num_fds() - len(callers)
+            memory = process.memory_info().rss
+            return Usage(times.user + times.system, memory, handles, len(callers), process.num_threads())
 
     def stages(self) -> dict[str, tuple[float, float]]:
         """Of each stage, how many seconds it took so far and how often (serving/metrics.py)."""

@@ -140,7 +140,7 @@ def _held(samples: list[tuple[float, Usage]]) -> dict[str, Any]:  # JSON
     settled = samples[int(_SETTLED * len(samples)) :]
     at_h = np.array([at_s for at_s, _ in settled]) / 3600
     rss_mb = np.array([usage.rss_bytes for _, usage in settled]) / 1e6
-    handles = [usage.handles for _, usage in settled]
+    handles, connections = ([getattr(usage, name) for _, usage in settled] for name in ("handles", "connections"))
     # What RocksDB is about to write comes and goes: a third of the time each, so that no single moment decides.
     third = max(1, len(settled) // 3)
     return {
@@ -150,5 +150,8 @@ def _held(samples: list[tuple[float, Usage]]) -> dict[str, Any]:  # JSON
         "handles_first": float(np.mean(handles[:third])),
         "handles_last": float(np.mean(handles[-third:])),
         "handles_most": max(handles),
-        "samples": [(at_s, usage.rss_bytes, usage.handles) for at_s, usage in samples[:: max(1, len(samples) // 400)]],
+        "connections": [min(connections), max(connections)],
+        "samples": [
+            (at_s, usage.rss_bytes, usage.handles, usage.connections) for at_s, usage in samples[:: max(1, len(samples) // 400)]
+        ],
     }
