@@ -168,12 +168,8 @@ class MimnStep(MemoryStep[MimnState]):
         )
         return after, StepTrace(read_weights_BM, content_BM, write_weights_BM, add_BD)
 
-    # The hand-written scan has to be asked for: weights that it trained for one epoch on MovieLens 100K missed parity of the
-    # runtimes by 5.7 tolerances, those of the steps hold it. Off until that is understood.
-    is_fused = False
-
     def run(self, state: MimnState, events_BTX: Tensor, going: Sequence[int]) -> list[MimnState]:
-        if not going or not self.is_fused or self.regularises_content or not supports(self.variant):
+        if not going or self.regularises_content or not supports(self.variant):
             return super().run(state, events_BTX, going)
         return run_fused(self, state, events_BTX, going)
 

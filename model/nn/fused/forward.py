@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from model.nn.fused.shapes import CLIP, TINY, Balance, Gru, GruSaved, Plan, Saved, State, Weights
+from model.nn.fused.shapes import CLIP, TINY, Balance, Gru, GruSaved, Plan, Saved, State, Weights, shares_seen
 
 
 def step(
@@ -16,8 +16,7 @@ def step(
     h_BH, gru = gru_step(w.controller, controller_BG, torch.cat([s.read_BD, s.h_BH], -1), s.h_BH)
     seen = h_BH
     if v.mur == "shift":
-        g = s.written_BM
-        seen = torch.cat([h_BH, g / g.sum(-1, keepdim=True).clamp_min(1e-6) if v.utilization == "share" else g / 400.0], -1)
+        seen = torch.cat([h_BH, shares_seen(v, s.written_BM)], -1)
     raw = torch.addmm(w.bias, seen, w.heads.t())
     p = raw.clamp(-CLIP, CLIP)
     to_tanh, to_erase, to_scales, to_taps = p.split_with_sizes((3 * width, width, 3, 3), 1)

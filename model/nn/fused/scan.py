@@ -1,18 +1,20 @@
 """MIMN over many events at once, its backward pass written by hand: the numbers of `MimnStep.advance`, several times faster.
 
 Autograd remembers every small operation of a step and visits each again. Here a step saves what its gradient needs and nothing
-is traced. `supports` says for which variants this is written; the others take one step after the other.
+is traced. Two modules do it, `walk` and `walk_back` in each: `compiled` user after user in machine code, `stepped` event after
+event in operations of torch, for other devices and numbers. `supports` says for which variants this is written; the others
+take one step after the other.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
-from model.nn.fused.backward import Gradients, walk_back
-from model.nn.fused.forward import step as forward_step
-from model.nn.fused.shapes import Gru, Plan, Saved, State, Weights, head_rows, stacked
+from model.nn.fused import compiled, stepped
+from model.nn.fused.backward import Gradients
+from model.nn.fused.shapes import Gru, Plan, State, Walked, Weights, head_rows
 from model.nn.gru import GruCell
 from uic.variant import Variant
 
@@ -28,9 +30,11 @@ def supports(variant: Variant) -> bool:
     return variant.mur in ("none", "shift") and (not variant.miu or one_channel_before)
 
 
-def run(step: "MimnStep", state: "MimnState", events_BTX: Tensor, going: Sequence[int]) -> "list[MimnState]":
-    """The memories after each position, as `MemoryStep.run` gives them."""
-    v, users = step.variant, events_BTX.shape[0]
+def run(
+    step: "MimnStep", state: "MimnState", events_BTX: Tensor, going: Sequence[int], way: "Way | None" = None
+) -> "list[MimnState]":
+    """The memories after each position, as `MemoryStep.run` gives them; `way` is chosen by what the events are."""
+    v = step.variant
     events_TBX = events_BTX.transpose(0, 1).contiguous()
     rows = torch.tensor(head_rows(v.slot_width), device=events_BTX.device)
     controller, controller_TBG = _projected(step.controller, events_TBX)
@@ -43,16 +47,15 @@ def run(step: "MimnStep", state: "MimnState", events_BTX: Tensor, going: Sequenc
         channel=channel,
     )
     before = State(state.controller, state.read, state.slots, state.utilization, state.channels)
-    plan = Plan.of(v, going, step.shifts_M3M)
+    plan, way = Plan.of(v, going, step.shifts_M3M), way or _way(events_BTX)
     if torch.is_grad_enabled():
         of_channel = (None, None) if channel is None else channel
         given = (controller_TBG, channel_TBG, *before, *controller, *of_channel, w.heads, w.bias, w.keys_MD)
-        out = _Scan.apply(plan, *given)
+        out = _Scan.apply(plan, way, *given)
         after = [State(*out[5 * t : 5 * t + 5]) for t in range(len(going))]
         adds_TBD, places = out[5 * len(going)], out[5 * len(going) + 1 :]
     else:
-        after, adds, places, _ = _walk(plan, w, before, controller_TBG, channel_TBG, save=False)
-        adds_TBD = stacked(adds, users)
+        after, adds_TBD, places, _ = way.walk(plan, w, before, controller_TBG, channel_TBG, save=False)
     applied_TB1 = state.applied + torch.arange(1, len(going) + 1, device=events_BTX.device).view(-1, 1, 1)
     applied = applied_TB1.unbind(0)
     add_pools = _pooled(v, state.add_pool, adds_TBD, state.applied, applied_TB1)
@@ -73,57 +76,52 @@ def run(step: "MimnStep", state: "MimnState", events_BTX: Tensor, going: Sequenc
     ]
 
 
+class Way(Protocol):
+    """Something that walks through the events of a scan and back."""
+
+    def walk(
+        self, plan: Plan, w: Weights, before: State, controller_TBG: Tensor, channel_TBG: Tensor | None, *, save: bool
+    ) -> Walked[Any]: ...
+
+    def walk_back(
+        self, plan: Plan, w: Weights, saved: Any, d_after: Sequence[Sequence[Tensor | None]], d_adds_TBD: Tensor | None
+    ) -> Gradients: ...
+
+
+def _way(events: Tensor) -> Way:
+    """Compiled where that can be: float32 on a CPU, and numba installed."""
+    return compiled if events.dtype == torch.float32 and events.device.type == "cpu" and compiled.has_compiler() else stepped
+
+
 class _Scan(torch.autograd.Function):
     """A scan as autograd sees it: five tensors a position (channels only where there are any), the add vectors, the places."""
 
     @staticmethod
-    def forward(ctx: Any, plan: Plan, *given: Any) -> Any:  # tensors, and None where a variant has none
+    def forward(ctx: Any, plan: Plan, way: Way, *given: Any) -> Any:  # tensors, and None where a variant has none
         controller_TBG, channel_TBG, *rest = given
         joint, state, channel_joint, channel_state, heads, bias, keys_MD = rest[5:]
         channel = None if channel_joint is None else Gru(channel_joint, channel_state)
         w = Weights(Gru(joint, state), heads, bias, keys_MD, channel)
-        after, adds, places, saved = _walk(plan, w, State(*rest[:5]), controller_TBG, channel_TBG, save=True)
-        ctx.plan, ctx.weights, ctx.saved = plan, w, saved
+        after, adds_TBD, places, saved = way.walk(plan, w, State(*rest[:5]), controller_TBG, channel_TBG, save=True)
+        ctx.plan, ctx.way, ctx.weights, ctx.saved = plan, way, w, saved
         ctx.set_materialize_grads(False)
         # Under another name: what is saved must not be what is returned, or the two would hold each other forever.
         out = [None if each is None else each.detach() for state in after for each in state]
         ctx.mark_non_differentiable(*places)
-        return (*out, stacked(adds, controller_TBG.shape[1]), *places)
+        return (*out, adds_TBD, *places)
 
     @staticmethod
     def backward(ctx: Any, *d: Tensor | None) -> Any:
         positions = len(ctx.plan.going)
         d_after = [d[5 * t : 5 * t + 5] for t in range(positions)]
-        got: Gradients = walk_back(ctx.plan, ctx.weights, ctx.saved, d_after, d[5 * positions])
+        got: Gradients = ctx.way.walk_back(ctx.plan, ctx.weights, ctx.saved, d_after, d[5 * positions])
         ctx.saved = None
         ahead, *channel = (None, None, None) if got.channel is None else got.channel
         controller = got.controller
         return (
-            None, controller.ahead, ahead, *got.before, controller.joint, controller.state, *channel,
+            None, None, controller.ahead, ahead, *got.before, controller.joint, controller.state, *channel,
             got.heads, got.bias, got.keys_MD,
         )  # fmt: skip
-
-
-def _walk(
-    plan: Plan, w: Weights, state: State, controller_TBG: Tensor, channel_TBG: Tensor | None, *, save: bool
-) -> tuple[list[State], list[Tensor], list[Tensor], list[Saved]]:
-    """The memories after each position, the add vectors, which channel was updated, and what the gradient needs."""
-    norms_M = None if w.keys_MD is None else w.keys_MD.norm(dim=-1)
-    controllers = controller_TBG.unbind(0)
-    channels = [None] * len(controllers) if channel_TBG is None else channel_TBG.unbind(0)
-    after, adds, places, saved = [], [], [], []
-    for users, controller_BG, channel_BG in zip(plan.going, controllers, channels, strict=True):
-        if users < len(state.h_BH):
-            state = state.first(users)
-        of_channel = None if channel_BG is None else _first(channel_BG, users)
-        state, kept = forward_step(plan, w, state, _first(controller_BG, users), of_channel, norms_M)
-        after.append(state)
-        adds.append(kept.tanh[:, 2 * plan.variant.slot_width :])
-        if kept.place_B1D is not None:
-            places.append(kept.place_B1D)
-        if save:
-            saved.append(kept)
-    return after, adds, places, saved
 
 
 def _projected(cell: GruCell, events_TBX: Tensor) -> tuple[Gru, Tensor]:
@@ -139,8 +137,8 @@ def _first(tensor: Tensor, users: int) -> Tensor:
     return tensor if len(tensor) == users else tensor[:users]
 
 
-def _chosen(like_BM: Tensor, place_B1D: Tensor) -> Tensor:
-    return torch.zeros_like(like_BM).scatter(1, place_B1D[:, :, 0], 1.0)
+def _chosen(like_BM: Tensor, place_B: Tensor) -> Tensor:
+    return torch.zeros_like(like_BM).scatter(1, place_B.unsqueeze(1), 1.0)
 
 
 def _pooled(v: Variant, pool_BX: Tensor, new_TBX: Tensor, applied_B1: Tensor, applied_TB1: Tensor) -> tuple[Tensor, ...]:

@@ -6,7 +6,7 @@ The rows of the head layer are put in another order than the authors': what goes
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from torch.nn.functional import pad
 
 from uic.variant import Variant
 
+S = TypeVar("S")
 CLIP = 20.0
 TINY = 1e-30
 
@@ -120,6 +121,22 @@ class Saved(NamedTuple):
     change_BMD: Tensor
     place_B1D: Tensor | None
     channel: GruSaved | None
+
+
+class Walked(NamedTuple, Generic[S]):
+    """What a walk through the events of a scan gives."""
+
+    after: list[State]  # the memories after each position
+    adds_TBD: Tensor  # the add vectors
+    places: list[Tensor]  # which channel each event advanced, [B] a position; none where there are no channels
+    saved: S  # what the gradient needs
+
+
+def shares_seen(variant: Variant, written_BM: Tensor) -> Tensor:
+    """What the head parameters see of g."""
+    if variant.utilization == "share":
+        return written_BM / written_BM.sum(-1, keepdim=True).clamp_min(1e-6)
+    return written_BM / 400.0
 
 
 def grown(tensor: Tensor, users: int) -> Tensor:
