@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,11 @@ import torch
 
 from benchmarks.training_page import Round, write
 from model.nn.ctr import CtrModel, MimnCtr
+from model.nn.fused import stepped
+from model.nn.fused.scan import run
 from model.nn.losses import ctr_loss
 from model.nn.models import make
+from model.nn.step import MemoryStep
 from model.training.histories import Places, UserBatch
 from model.training.reading import readings, score_places
 from uic.errors import EnvironmentProblem
@@ -30,6 +34,7 @@ from uic.models import NAMES, model_variant
 
 ITEMS, CATEGORIES = 10_000, 100
 FUXICTR = "fuxictr==2.3.10"
+TORCH = "mimn, operations of torch"  # the hand-written scan where nothing can be compiled
 STEPS = "mimn, step by step"
 _THEIRS = Path(__file__).with_name("training_fuxictr.py")
 Batch = Callable[[], float]  # seconds of one forward and backward
@@ -59,12 +64,13 @@ def batch_of(users: int, length: int, seed: int = 1) -> UserBatch:
 
 
 def make_model(name: str) -> CtrModel:
-    """A model of the default sizes, untrained; `STEPS` is MIMN without its hand-written scan."""
+    """A model of the default sizes, untrained; MIMN also with the scans that it does not choose here by itself."""
     torch.manual_seed(1)
-    variant = model_variant("mimn" if name == STEPS else name, "default", embedding=16, slots=8, switches={})
+    variant = model_variant("mimn" if name in (TORCH, STEPS) else name, "default", embedding=16, slots=8, switches={})
     model = make(variant, item_rows=ITEMS, category_rows=CATEGORIES)
-    if isinstance(model, MimnCtr):
-        model.step.is_fused = name != STEPS
+    if isinstance(model, MimnCtr) and name != "mimn":
+        step, scan = model.step, partial(run, way=stepped) if name == TORCH else MemoryStep.run
+        step.run = partial(scan, step)  # type: ignore[method-assign]  # for this model alone
     return model
 
 
@@ -142,7 +148,7 @@ def measure(batches: dict[str, Batch], rounds: int) -> Iterator[Round]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=[*NAMES, STEPS], help="these models of ours, and not FuxiCTR's")
+    parser.add_argument("--only", nargs="+", choices=[*NAMES, TORCH, STEPS], help="these models of ours, and not FuxiCTR's")
     parser.add_argument("--batch", type=int, default=128, help="histories of a batch")
     parser.add_argument("--length", type=int, default=100, help="events of a history")
     parser.add_argument("--rounds", type=int, default=25)
@@ -155,7 +161,7 @@ def main() -> None:
     for threads in asked.threads:
         torch.set_num_threads(threads)
         with theirs(python, asked.batch, asked.length, threads) as others:
-            batches = {**ours(asked.only or [*NAMES, STEPS], asked.batch, asked.length), **others}
+            batches = {**ours(asked.only or [*NAMES, TORCH, STEPS], asked.batch, asked.length), **others}
             found[threads] = list(measure(batches, asked.rounds))
     print(write(found, users=asked.batch, length=asked.length, out=asked.out))  # noqa: T201  # a benchmark's output
 

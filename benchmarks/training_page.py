@@ -43,10 +43,29 @@ def _page(found: dict[int, list[Round]], tables: list[str], users: int, length: 
         "as attention, PReLU, sums of events in DIEN. *Default*: as its authors set it, at the same sizes: Dice and no softmax "
         "in DIN, a bilinear attention and batch norm in DIEN, which is less to compute."
     )
+    scans = (
+        "Of MIMN there are three scans with the same numbers (`model/nn/fused/`, `tests/model/test_fused.py`): compiled by "
+        "numba, one user after the other, which is the default; in operations of PyTorch, which other devices and numbers than "
+        "float32 take; and step by step, with the gradient left to autograd. Compiling takes some seconds once a machine, "
+        "before the first round."
+    )
     targets = ["| target | figure | wanted | |", "|---|---|---|---|"]
     for threads, rounds in found.items():
         targets += _targets(threads, _medians(rounds))
-    lines = ["# How fast the models train", "", how, "", theirs, "", "![samples a second](training.png)", "", *targets, ""]
+    lines = [
+        "# How fast the models train",
+        "",
+        how,
+        "",
+        theirs,
+        "",
+        scans,
+        "",
+        "![samples a second](training.png)",
+        "",
+        *targets,
+        "",
+    ]
     kept = (
         line if line.startswith(("|", "!")) else textwrap.fill(line, 130, break_long_words=False) for line in [*lines, *tables]
     )
