@@ -5,8 +5,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,8 @@ COLUMNS = ("user", "item_id", "category_id", "label")
 NOW = "now"
 _FEATURE = "f_"
 _NO_SOURCE = "(none)"
+# Of a day's events: that many from other sources than the day before is no usual change of traffic.
+_SHIFT = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +53,15 @@ class AsOf:
     sources: Mapping[str, float] = field(default_factory=dict)
 
 
+class Shift(NamedTuple):
+    """The source that grew most on a day, as shares of the day before's events and of this one's."""
+
+    day: str
+    source: str
+    before: float
+    after: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Found:
     """One place for each kept day and one for now, what happened on the days between them, and the day that broke something."""
@@ -63,10 +75,25 @@ class Found:
         """The first day whose events made it worse; None: nothing did."""
         return next((place.day for place, step in zip(self.places, self.steps, strict=False) if step.is_break), None)
 
+    @property
+    def shift(self) -> Shift | None:
+        """The first day with a fifth of its events from other sources than the day before's; None: there is none.
+
+        It breaks nothing by itself, but shows traffic that memories are too few, or samples too hard, to tell of.
+        """
+        # The shares of a place are those of the day that ends there, so a day's own are at the next one.
+        for place, (before, now) in zip(self.places[1:], pairwise(each.sources for each in self.places[1:]), strict=False):
+            grown = {name: share - before.get(name, 0.0) for name, share in now.items()}
+            if before and now and sum(each for each in grown.values() if each > 0) >= _SHIFT:
+                most = max(grown, key=lambda name: grown[name])
+                return Shift(place.day, most, before.get(most, 0.0), now[most])
+        return None
+
     def to_json(self) -> dict[str, Any]:
         places = [{**asdict(place), "auc": place.auc._asdict()} for place in self.places]
         return {
             "broken": self.broken,
+            "shift": self.shift and self.shift._asdict(),
             "samples": self.samples,
             "places": places,
             "steps": [each._asdict() for each in self.steps],

@@ -79,3 +79,8 @@ def _print(found: "Found") -> None:
             f"{found.broken}: something broke on this day, the AUC changed by {step.change:+.4f} (at most "
             f"{step.at_most:+.4f}); `uic rollback --to {found.broken}` goes back to its begin"
         )
+    if (shift := found.shift) is not None:
+        console.print(
+            f"{shift.day}: {shift.source} has {shift.after:.0%} of the day's events, {shift.before:.0%} of the day before's; "
+            "`uic rollback --drop-source` leaves a source out"
+        )

@@ -105,7 +105,9 @@ def _draw_sources(panel: "Axes", found: Found) -> None:
             bottom += share
     panel.set_ylabel("events")
     panel.set_ylim(0, 1)
-    panel.set_title("share of the events by source", loc="left", fontsize=10)
+    shift = found.shift
+    since = "" if shift is None else f"; on {shift.day[5:]} {shift.source} has {shift.after:.0%}, {shift.before:.0%} before"
+    panel.set_title(f"share of the events by source{since}", loc="left", fontsize=10)
     panel.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9)
 
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.find_page import page
-from jobs.rollback.change import _Ranked, estimates, steps, summary
-from jobs.rollback.find import find, read_samples, write
+from jobs.rollback.change import Estimate, _Ranked, estimates, steps, summary
+from jobs.rollback.find import AsOf, Found, find, read_samples, write
 from uic.clock import Days
 from uic.errors import BadInput
 from uic.runtime import OnnxStep
@@ -98,6 +98,30 @@ def test_memories_of_each_kept_day_are_scored_and_told_about(world: small.World,
     table, picture = write(found, tmp_path / "out")
     assert json.loads(table.read_text())["samples"] == len(samples)
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def place(day: str, sources: dict[str, float]) -> AsOf:
+    return AsOf(day=day, auc=Estimate(0.6, 0.5, 0.7), users=1, events=1, update=1.0, norm=1.0, effective=1.0, sources=sources)
+
+
+@given(st.lists(st.integers(0, 64).map(lambda number: number / 64), min_size=2, max_size=8))
+def test_the_day_on_which_a_source_takes_a_fifth_of_the_events_from_others_is_told(shares: list[float]) -> None:
+    """Of the day that ends at a place are its shares; nothing is known of the day before the first."""
+    days = [f"2026-01-{number:02}" for number in range(1, len(shares) + 1)]
+    places = [
+        place(days[0], {}),
+        *(place(day, {"app": 1 - share, "farm": share}) for day, share in zip([*days[1:], "now"], shares, strict=True)),
+    ]
+    steps = [
+        (day, now, before) for day, before, now in zip(days[1:], shares, shares[1:], strict=False) if abs(now - before) >= 0.2
+    ]
+    shift = Found(places=places, steps=[], samples=1).shift
+    if not steps:
+        assert shift is None
+        return
+    day, now, before = steps[0]
+    grown = ("farm", before, now) if now > before else ("app", 1 - before, 1 - now)
+    assert shift == (day, *grown)
 
 
 def test_a_table_that_is_none_and_a_store_without_days_are_refused(world: small.World, tmp_path: Path) -> None:
