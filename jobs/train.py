@@ -140,7 +140,7 @@ def open_run(
     cut_off_ms = open_end_ms if until_ms is None else until_ms
     plan = RunPlan(
         variant=variant() if parent is None else parent.manifest.variant,
-        train=config.to_json(),
+        train=config.resolved().to_json(),
         dataset={
             "path": str(dataset.path.absolute()),
             "digest": dataset.digest,

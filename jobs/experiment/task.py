@@ -106,11 +106,10 @@ def task_of(
     *,
     is_lineage: bool = False,
 ) -> Task:
-    """The task of an arm; the number of threads changes no result, so it is not in the name."""
-    train = config.to_json()
+    """The task of an arm, named by what decides its result."""
     content: Json = {
         "variant": variant.to_json(),
-        "train": {name: value for name, value in train.items() if name != "threads"},
+        "train": config.decisive(),
         "data": dataset.digest,
     }
     if days is not None:
@@ -121,7 +120,7 @@ def task_of(
         run=runs.absolute() / content_name(arm.model, config.seed, content),
         data=dataset.path.absolute(),
         variant=variant.to_json(),
-        train=train,
+        train=config.resolved().to_json(),
         days=days,
         is_lineage=is_lineage,
     )

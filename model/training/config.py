@@ -6,11 +6,15 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from model.nn.losses import CtrLoss, Regulariser
+from model.training.device import Hardware, Precision, check_device, hardware, resolved
 from uic.errors import BadInput
 
 _OFFICIAL = {"loss": "half_softmax", "regulariser": "raw", "regulariser_weight": 1e-3, "regulariser_reach": "shift"}
 PRESETS: dict[str, dict[str, Any]] = {"official": _OFFICIAL, "paper": {"regulariser": "raw"}, "default": {}}
 """What a preset of uic/variant.py means for training; the file, the environment and the command line are stronger."""
+
+_BEFORE = (("precision", "float32"), ("large_table_rows", 500_000))
+"""Settings that are younger than runs which are kept, and their value under which a run is what it was before them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +38,11 @@ class TrainConfig:
     clip_norm          the gradient is cut to this norm
     patience           epochs without a better validation AUC before training stops
     exclude_days       days (YYYY-MM-DD, UTC) whose samples are not trained on; their events stay in the histories
+    large_table_rows   embedding tables of so many rows or more are trained by the rows that a step has read: its cost no
+                       longer depends on the table. Rows that are read seldom then move less far (model/training/optimiser.py)
+    device             `auto`: CUDA where PyTorch finds a GPU, else the CPU; or cpu, cuda, cuda:1 ...
+    precision          `auto`: bfloat16 on a GPU that has it, float16 on another, float32 on the CPU; what stays float32 in
+                       either case is said in model/training/device.py
     threads            CPU threads of torch; the operations are small, so a second thread waits more than it works
     """
 
@@ -58,16 +67,19 @@ class TrainConfig:
     patience: int = 3
     exclude_days: tuple[str, ...] = ()
     seed: int = 7
-    device: str = "cpu"
+    large_table_rows: int = 500_000
+    device: str = "auto"
+    precision: Precision = "auto"
     threads: int = 1
 
     def __post_init__(self) -> None:
+        check_device(self.device)
         for day in self.exclude_days:
             try:
                 datetime.date.fromisoformat(day)
             except ValueError:
                 raise BadInput(f"train.exclude_days: expected YYYY-MM-DD, got {day!r}") from None
-        for name in ("epochs", "batch_users", "chunk", "samples_per_step", "patience"):
+        for name in ("epochs", "batch_users", "chunk", "samples_per_step", "patience", "large_table_rows"):
             if getattr(self, name) < 1:
                 raise BadInput(f"train.{name}: expected at least 1, got {getattr(self, name)}")
         for name in ("targets", "history_events"):
@@ -87,9 +99,23 @@ class TrainConfig:
             return self.targets
         return 1 if self.targets == "last" else None
 
+    def resolved(self, found: Hardware | None = None) -> "TrainConfig":
+        """What these settings mean on this machine, or on one with such hardware: `auto` is nowhere in them any more.
+
+        Raises EnvironmentProblem for CUDA where there is none.
+        """
+        device, precision = resolved(self.device, self.precision, hardware() if found is None else found)
+        return dataclasses.replace(self, device=device, precision=precision)
+
+    def decisive(self) -> dict[str, Any]:
+        """What decides how a run ends, which is what names it: not `threads`, nor what a younger setting leaves as it was."""
+        content = self.resolved().to_json()
+        return {name: value for name, value in content.items() if name != "threads" and (name, value) not in _BEFORE}
+
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "TrainConfig":
-        return cls(**{**content, "exclude_days": tuple(content["exclude_days"])})
+        """The settings of a run; one of an older release was trained in float32."""
+        return cls(**{"precision": "float32", **content, "exclude_days": tuple(content["exclude_days"])})

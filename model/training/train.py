@@ -20,8 +20,10 @@ from model.nn.addressing import shares
 from model.nn.ctr import CtrModel, MimnCtr
 from model.nn.losses import ctr_loss, utilization_loss
 from model.training.config import TrainConfig
+from model.training.device import autocast, loss_scaler
 from model.training.evaluate import Scored, score
 from model.training.histories import Histories, Negatives, Places, user_batch
+from model.training.optimiser import average_and_cut, optimiser_of
 from model.training.reading import Seen, readings, score_places
 from model.training.run import Run
 from uic.errors import BadInput
@@ -51,7 +53,7 @@ def train(
     `watched` are samples, such as the test's, whose figures are noted after every epoch too. Nothing is chosen by them: they
     are for tables that show what choosing by them, as the authors did, would have shown.
     """
-    config = run.plan.config
+    config = run.plan.config.resolved()
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
@@ -60,7 +62,7 @@ def train(
     model.to(config.device)
     if isinstance(model, MimnCtr):
         model.step.regularises_content = config.regulariser_reach == "content"
-    optimiser = _optimiser(model, config)
+    optimiser, scaler = optimiser_of(model, config), loss_scaler(config.precision, config.device)
     histories = Histories.of(dataset, run.vocabularies.items, run.vocabularies.categories)
     chosen, held_out = training_samples(histories, run)
     places = histories.places(chosen, run.plan.features, most=config.most_targets)
@@ -70,7 +72,7 @@ def train(
     without, latest = config.history == "none", config.history_events
     trained_on, places = (histories, places) if latest is None else histories.latest(places, latest)
 
-    metrics, first = _resume(run, model, optimiser)
+    metrics, first = _resume(run, model, optimiser, scaler)
     if metrics != run.metrics:
         # Killed after last.pt and before metrics.json: no later epoch may come to write it.
         run.write_metrics(metrics)
@@ -81,7 +83,7 @@ def train(
             began = time.monotonic()
             for group in optimiser.param_groups:
                 group["lr"] = config.learning_rate * config.decay ** (epoch - 1)
-            loss = train_epoch(model, optimiser, trained_on, places, config, epoch, on_progress)
+            loss = train_epoch(model, optimiser, trained_on, places, config, epoch, on_progress, scaler)
             scored = score(model, histories, valid, without_history=without, latest=latest)
             measured = scored.measure("valid")
             entry = {"epoch": epoch, "loss": loss, "valid": measured.to_json(), "seconds": time.monotonic() - began}
@@ -93,7 +95,7 @@ def train(
             if is_best:
                 metrics |= {"best_auc": measured.auc, "best_epoch": epoch}
             metrics["finished"] = epoch == config.epochs or epoch - metrics["best_epoch"] >= config.patience
-            _save(run, model, optimiser, metrics, scored if is_best else None)
+            _save(run, model, optimiser, scaler, metrics, scored if is_best else None)
             _write_board(board, entry, scored)
             on_epoch(entry | {"is_best": is_best})
             if metrics["finished"]:
@@ -108,26 +110,31 @@ def train_epoch(
     config: TrainConfig,
     epoch: int,
     on_progress: Callable[[Progress], None],
+    scaler: torch.amp.GradScaler | None = None,
 ) -> float:
-    """One pass over all places; returns the mean loss of its samples. The order depends on seed and epoch alone."""
+    """One pass over all places; returns the mean loss of its samples. The order depends on seed and epoch alone.
+
+    The model is where it is to be trained; `scaler` goes from epoch to epoch, as the optimiser does.
+    """
+    config = config.resolved()
+    scaler = loss_scaler(config.precision, config.device) if scaler is None else scaler
     model.train()
     rng = np.random.default_rng((config.seed, epoch))
     seen, pending, total = 0, 0, 0.0
     optimiser.zero_grad(set_to_none=True)
 
     def step() -> None:
-        for parameter in model.parameters():
-            if parameter.grad is not None:
-                parameter.grad /= pending
-        torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
-        optimiser.step()
+        scaler.unscale_(optimiser)
+        average_and_cut(model, pending, config.clip_norm)
+        scaler.step(optimiser)
+        scaler.update()
         optimiser.zero_grad(set_to_none=True)
 
     for part, history, auxiliary in _reads(model, histories, places, config, rng):
         loss = sample_losses(model, history, part, config).sum()
         if auxiliary is not None:
             loss = loss + config.auxiliary_weight * part.samples * auxiliary
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         pending += part.samples
         seen += part.samples
         total += loss.item()
@@ -144,7 +151,9 @@ def train_epoch(
 
 def sample_losses(model: CtrModel, seen: Any, places: Places, config: TrainConfig) -> Tensor:
     """The loss of each sample of these places, [S]: CTR loss and utilization loss of the memory it is scored from."""
-    logits = score_places(model, seen, places)
+    with autocast(config.precision, model.embedding.items.weight.device):
+        logits = score_places(model, seen, places)
+    logits = logits.float()
     mask = torch.from_numpy(places.mask_PN).to(logits.device)
     labels = torch.from_numpy(places.label_PN).to(logits.device)
     losses_PN = ctr_loss(logits, labels, config.loss, reduce=False)
@@ -192,20 +201,14 @@ def _reads(
     # Users of like length go together, so that little is waited for; noise makes other company each epoch.
     order = np.argsort(last * rng.uniform(0.8, 1.25, size=len(users)), kind="stable")
     negatives = Negatives.of(histories) if config.auxiliary_weight else None
+    device = str(model.embedding.items.weight.device)
     groups = [order[start : start + config.batch_users] for start in range(0, len(order), config.batch_users)]
     for place in rng.permutation(len(groups)):
-        batch = user_batch(histories, places, users[groups[place]], config.device)
+        batch = user_batch(histories, places, users[groups[place]], device)
         batch = batch if negatives is None else negatives.drawn(batch, rng)
         # So many places make a step of the optimiser; without it those who see raw events would step more seldom than asked.
         at_once = max(1, config.samples_per_step // places.item_PN.shape[1])
         yield from readings(model, batch, config.chunk, at_once)
-
-
-def _optimiser(model: CtrModel, config: TrainConfig) -> torch.optim.Optimizer:
-    plain = [p for p in model.parameters() if p.dim() < 2]
-    decayed = [p for p in model.parameters() if p.dim() >= 2]
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=config.learning_rate)
 
 
 def _start_from_parent(run: Run, model: CtrModel) -> None:
@@ -214,23 +217,35 @@ def _start_from_parent(run: Run, model: CtrModel) -> None:
         model.load_state_dict(parent["model"])
 
 
-def _resume(run: Run, model: CtrModel, optimiser: torch.optim.Optimizer) -> tuple[dict[str, Any], int]:
+def _resume(
+    run: Run, model: CtrModel, optimiser: torch.optim.Optimizer, scaler: torch.amp.GradScaler
+) -> tuple[dict[str, Any], int]:
     saved = run.load("last.pt")
     if saved is None:
         return {"epochs": [], "finished": False}, 1
     model.load_state_dict(saved["model"])
     optimiser.load_state_dict(saved["optimiser"])
+    if "scaler" in saved:
+        scaler.load_state_dict(saved["scaler"])
     return saved["metrics"], len(saved["metrics"]["epochs"]) + 1
 
 
-def _save(run: Run, model: CtrModel, optimiser: torch.optim.Optimizer, metrics: dict[str, Any], best: Scored | None) -> None:
+def _save(
+    run: Run,
+    model: CtrModel,
+    optimiser: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    metrics: dict[str, Any],
+    best: Scored | None,
+) -> None:
     # best before last: a kill in between repeats the epoch and writes the same best again.
     if best is not None:
         run.save("best.pt", {"model": model.state_dict(), "epoch": metrics["best_epoch"]})
         if best.utilization_PM.size:
             utilization = torch.from_numpy(best.utilization_PM)
             run.write_utilization_shares(np.sort(shares(utilization).numpy(), axis=-1)[:, ::-1])
-    run.save("last.pt", {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "metrics": metrics})
+    state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "metrics": metrics}
+    run.save("last.pt", state | {"scaler": scaler.state_dict()} if scaler.is_enabled() else state)
     run.write_metrics(metrics)
 
 
