@@ -134,14 +134,17 @@ def _train_controls(demo: Demo, settings: Settings, dataset: "Dataset", run: "Ru
 
 def _export(demo: Demo, run: "Run") -> "Bundle":
     from onnx_export.bundle import export_run
-    from onnx_export.parity import check_parity
+    from onnx_export.parity import check_parity, record_parity
 
     bundle = export_run(run, demo.folder / "bundle", replace=True)
     parity = check_parity(run.best_memory(), bundle)
+    record_parity(bundle, parity)
     for pair, value in parity.excess.items():
         demo.console.print(f"  {pair:22} largest difference {value:.3f} of the tolerance, over {parity.events} events")
+    if parity.note is not None:
+        demo.console.print(f"  {parity.note}")
     if not parity.holds:
-        raise DemoFailed(f"parity of numpy, PyTorch and ONNX Runtime: {parity}")
+        raise DemoFailed(f"parity of numpy, PyTorch and ONNX Runtime does not hold: {'; '.join(parity.faults)}")
     demo.figures["parity"] = parity.excess
     return bundle
 

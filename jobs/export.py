@@ -21,7 +21,7 @@ def export_command(
 
     from model.training.run import Run
     from onnx_export.bundle import export_run
-    from onnx_export.parity import check_parity
+    from onnx_export.parity import check_parity, record_parity
     from uic import artefact
     from uic.bundle import KIND
 
@@ -39,8 +39,11 @@ def export_command(
         parity = check_parity(opened.best_memory(), bundle, events=parity_events)
     for pair, value in parity.excess.items():
         console.print(f"  {pair:22} largest difference {value:.3f} of the tolerance")
-    if parity.tied:
-        console.print(f"  {parity.tied} of {parity.users} users met a tie of channels and are not compared")
+    record_parity(bundle, parity)
+    if parity.note is not None:
+        console.print(f"  {parity.note}")
+    for fault in parity.faults:
+        console.print(f"  {fault}")
     if not parity.holds:
         console.print("parity does not hold: the bundle is there, but must not be used")
         raise typer.Exit(1)

@@ -39,14 +39,18 @@ class NumpyStep:
         return cls(bundle.layout, bundle.weights(), items, categories)
 
     def __call__(self, state_BF: Float32, item_rows_B: Int64, category_rows_B: Int64) -> Float32:
-        event_BX = np.concatenate([self._items[item_rows_B], self._categories[category_rows_B]], axis=-1).astype(np.float64)
         before = {name: tensor.astype(np.float64) for name, tensor in self._layout.split(state_BF).items()}
+        after = self.exact(before, item_rows_B, category_rows_B)
+        return self._layout.pack({name: tensor.astype(np.float32) for name, tensor in after.items()})
+
+    def exact(self, before: dict[str, Float64], item_rows_B: Int64, category_rows_B: Int64) -> dict[str, Float64]:
+        """The step from tensors in float64 to tensors in float64: a fold of these rounds nothing between two events."""
+        event_BX = np.concatenate([self._items[item_rows_B], self._categories[category_rows_B]], axis=-1).astype(np.float64)
         variant = self._layout.variant
         if isinstance(variant, Memory):
             after, self.margin_B = compared_oracle.step(variant, self._weights, before, event_BX)
-        else:
-            after = self._step(before, event_BX)
-        return self._layout.pack({name: tensor.astype(np.float32) for name, tensor in after.items()})
+            return after
+        return self._step(before, event_BX)
 
     @property
     def _mimn(self) -> Variant:
