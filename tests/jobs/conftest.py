@@ -12,6 +12,7 @@ sys.path.append(str(Path(__file__).parents[1] / "training"))
 import small
 from command import Ended, Uic
 from followed import Memories
+from shared_stack import KEY, SharedStack, end_after_its_folder
 
 from jobs.cli import main
 from jobs.dev.stack import DevStack
@@ -47,10 +48,22 @@ def uic(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[byte
 
 
 @pytest.fixture(scope="session")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaSettings]:
-    """A real broker for the whole session, with SASL on; tests use topics of their own, see `kafka`."""
-    with DevStack(tmp_path_factory.mktemp("broker"), taskmanagers=0, flink_cluster=False, sasl=True) as stack:
-        yield stack.kafka_settings()
+def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedStack]:
+    made = SharedStack(lambda: DevStack(tmp_path_factory.mktemp("broker"), taskmanagers=0, flink_cluster=False, sasl=True))
+    request.session.stash[KEY] = made
+    yield made
+    made.end()
+
+
+@pytest.fixture(scope="module")
+def broker(shared: SharedStack) -> KafkaSettings:
+    """A real broker for the tests of this folder, with SASL on; they use topics of their own, see `kafka`."""
+    return shared.running().kafka_settings()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    end_after_its_folder(item, nextitem)
 
 
 @pytest.fixture

@@ -5,16 +5,27 @@ from pathlib import Path
 
 import pytest
 import toy
+from shared_stack import KEY, SharedStack, end_after_its_folder
 
 from jobs.dev.stack import DevStack
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
-    # A worker lives for minutes here: what C2 would compile takes a quarter of the CPU time of a scenario, and is hardly used.
-    quick = {"env.java.opts.taskmanager": "-XX:TieredStopAtLevel=1"}
-    with DevStack(tmp_path_factory.mktemp("stack"), taskmanagers=3, sasl=True, tls=True, flink=quick) as running:
-        yield running
+def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedStack]:
+    made = SharedStack(lambda: DevStack(tmp_path_factory.mktemp("stack"), taskmanagers=3, sasl=True, tls=True))
+    request.session.stash[KEY] = made
+    yield made
+    made.end()
+
+
+@pytest.fixture(scope="module")
+def stack(shared: SharedStack) -> DevStack:
+    return shared.running()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    end_after_its_folder(item, nextitem)
 
 
 @pytest.fixture(scope="session")
