@@ -48,7 +48,8 @@ class TargetAttention(nn.Module):
         from_facts_B1T = (facts_BTX @ (f - difference).mT).unsqueeze(1)
         pairs_BNTX = query_BNX.unsqueeze(2) * facts_BTX.unsqueeze(1)
         hidden = torch.sigmoid(from_query_BN1 + from_facts_B1T + pairs_BNTX @ product.mT + self.first.bias)
-        scores_BNT: Tensor = self.third(torch.sigmoid(self.second(hidden))).squeeze(-1)
+        # In mixed precision the mask's number is out of float16's range, and a softmax needs more digits than 16 bits have.
+        scores_BNT: Tensor = self.third(torch.sigmoid(self.second(hidden))).squeeze(-1).float()
         if mask_BT is not None:
             scores_BNT = scores_BNT.masked_fill(~mask_BT.unsqueeze(1), -(2.0**32) + 1)
         return scores_BNT

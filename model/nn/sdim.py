@@ -47,6 +47,11 @@ class SdimStep(MemoryStep[SdimState]):
 
     def buckets_of(self, vectors: Tensor) -> Tensor:
         """1 at the bucket of each hash that the vectors [..., X] fall into, [..., G * K]."""
+        device = vectors.device.type
+        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+            # Rounded to 16 bits, a candidate would look into another bucket than the same event fell into.
+            with torch.autocast(device, enabled=False):
+                return self.buckets_of(vectors)
         signs = torch.unflatten(vectors.detach() @ self.hyperplanes > 0, -1, (self.variant.hashes, self.variant.bits))
         bucket_G1 = (signs * self.powers).sum(-1, keepdim=True)
         return (bucket_G1 == self.places).flatten(-2).to(vectors.dtype)
