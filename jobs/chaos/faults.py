@@ -32,7 +32,8 @@ def kill_taskmanager(world: World) -> None:
 
 def kill_during_checkpoint(world: World) -> None:
     world.wait_until_sent(0.3)
-    world.wait(lambda: world.cluster.checkpoints(world.job_id).in_progress > 0, "a checkpoint to kill into")
+    under_way = "a checkpoint to kill into"  # which is over soon
+    world.wait(lambda: world.cluster.checkpoints(world.job_id).in_progress > 0, under_way, every_s=0.05)
     kill_worker(world, at_share=0)
 
 

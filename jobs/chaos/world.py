@@ -165,7 +165,7 @@ class World:
         wanted = share * self.case.spec.events
         self.wait(lambda: self.sent >= wanted or not self._load.is_alive(), f"{share:.0%} of the load")
 
-    def wait(self, is_so: Callable[[], bool], what: str, within_s: float = SETTLE_S) -> None:
+    def wait(self, is_so: Callable[[], bool], what: str, within_s: float = SETTLE_S, *, every_s: float = 0.2) -> None:
         """Poll until it is so; raises JobError after a while, or the load's own error."""
         give_up_at = time.monotonic() + within_s
         while not is_so():
@@ -173,7 +173,7 @@ class World:
                 raise self._load_error
             if time.monotonic() > give_up_at:
                 raise JobError(f"{self.case.name}: {what} did not come within {within_s:.0f} s")
-            time.sleep(0.05)
+            time.sleep(every_s)
 
     def start_follower(self) -> None:
         """`uic store follow`, in a process of its own that can be killed."""
@@ -193,9 +193,13 @@ class World:
         self._load.join()
         if self._load_error is not None:
             raise self._load_error
+        self.cover()
+
+    def cover(self) -> None:
+        """Wait until every event that is in Kafka lies within a completed checkpoint."""
         ends = end_offsets(self.kafka, self.kafka.events)
         what = f"a checkpoint that holds all of {sum(ends.values()):,} events"
-        self.wait(lambda: committed_offsets(self.kafka) == ends, what)
+        self.wait(lambda: covered_offsets(self.cluster, self.job_id, self.kafka) == ends, what)
 
     def prove(self) -> Proof:
         """Stop the job with a savepoint and hold store, state, sequences and letters against what must be."""
@@ -232,6 +236,22 @@ def environment_of(kafka: KafkaSettings) -> dict[str, str]:
     return {**os.environ, **{f"UIC__KAFKA__{name.upper()}": str(value) for name, value in fields.items()}}
 
 
+def covered_offsets(cluster: Cluster, job_id: str, kafka: KafkaSettings) -> dict[int, int]:
+    """How far the job's newest completed checkpoint holds the events topic; nothing where there is none yet.
+
+    The same is committed to Kafka, but by a source that waits for events up to ten seconds later.
+    """
+    from jobs.daily.offsets import splits
+
+    last = cluster.checkpoints(job_id).last
+    if last is None:
+        return {}
+    try:
+        return {each.partition: max(0, each.offset) for each in splits(Path(last.path)) if each.topic == kafka.events}
+    except OSError:  # a newer one has taken its place meanwhile
+        return {}
+
+
 def end_offsets(kafka: KafkaSettings, topic: str) -> dict[int, int]:
     """The end of each partition of a topic."""
     from confluent_kafka import Consumer, TopicPartition
@@ -249,7 +269,7 @@ def end_offsets(kafka: KafkaSettings, topic: str) -> dict[int, int]:
 
 
 def committed_offsets(kafka: KafkaSettings) -> dict[int, int]:
-    """How far completed checkpoints hold the events topic; 0 where nothing was committed yet."""
+    """How far the job has committed the events topic; 0 where nothing was committed yet."""
     from confluent_kafka import Consumer, TopicPartition
 
     from jobs.kafka import client_config, patiently

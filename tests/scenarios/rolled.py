@@ -20,11 +20,12 @@ from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, Config
 from confluent_kafka.admin._resource import ResourceType
 
 from jobs import topics
-from jobs.chaos.world import committed_offsets, end_offsets
+from jobs.chaos.world import covered_offsets, end_offsets
 from jobs.cluster.rest import Cluster
 from jobs.daily.midnights import Midnights
 from jobs.daily.opening import open_midnights
 from jobs.dev.stack import DevStack
+from jobs.folder import JobFolder
 from jobs.kafka import client_config
 from jobs.record import JobRecord
 from jobs.rollback.world import StoreOnDisk
@@ -111,8 +112,11 @@ class World:
 
     def settle(self) -> None:
         """Wait until a checkpoint holds all events, and the store what comes of them."""
-        kafka = self.settings.kafka
-        wait(lambda: committed_offsets(kafka) == end_offsets(kafka, kafka.events), "a checkpoint with all events")
+        kafka, record = self.settings.kafka, JobFolder(self.settings.stream.job_dir, make=False).record()
+        assert record is not None
+        assert record.cluster is not None
+        cluster, job, ends = Cluster(record.cluster.url), record.cluster.job_id, end_offsets(kafka, kafka.events)
+        wait(lambda: covered_offsets(cluster, job, kafka) == ends, "a checkpoint with all events")
         self.settle_store()
 
     def settle_store(self) -> None:
@@ -225,4 +229,4 @@ def wait(is_so: Callable[[], bool], what: str) -> None:
     give_up_at = time.monotonic() + WAIT_S
     while not is_so():
         assert time.monotonic() < give_up_at, f"{what} did not come"
-        time.sleep(0.02)
+        time.sleep(0.05)

@@ -60,13 +60,13 @@ def world(stack: DevStack, tmp_path: Path, toy_bundle: Path, request: pytest.Fix
 
 
 def test_a_batched_job_survives_kills_of_everything_around_it(stack: DevStack, tmp_path: Path, toy_bundle: Path) -> None:
-    mixed = case("kills", backend="rocksdb", events=40_000, rate=1_500)
+    mixed = case("kills", backend="rocksdb", events=20_000, rate=750)
     acts = (faults.kill_during_checkpoint, faults.kill_follower, faults.restart_broker, faults.kill_jobmanager)
     check(run_case(stack, tmp_path, toy_bundle, mixed, print, *acts))
 
 
 def test_a_job_moves_between_plans_and_backends_and_survives_a_pause(stack: DevStack, tmp_path: Path, toy_bundle: Path) -> None:
-    mixed = case("moves", plan="per-event", events=30_000, rate=1_000)
+    mixed = case("moves", plan="per-event", events=15_000, rate=500)
     check(run_case(stack, tmp_path, toy_bundle, mixed, print, faults.pause_taskmanager, faults.change_plan))
 
 
@@ -74,11 +74,13 @@ def test_a_job_is_rescaled_up_and_down_under_a_load_of_mostly_trouble(
     stack: DevStack, tmp_path: Path, toy_bundle: Path
 ) -> None:
     trouble = {"duplicates": 0.4, "disorder": 0.1, "too_late": 0.05, "poison": 0.1, "hot_share": 0.5}
-    mixed = case("rescale", events=40_000, rate=2_000, spec=trouble)
+    mixed = case("rescale", events=20_000, rate=1_000, spec=trouble)
     check(run_case(stack, tmp_path, toy_bundle, mixed, print, faults.rescale))
 
 
-@pytest.mark.parametrize("world", [case("flip", events=60_000, rate=1_000, spec={"users": 30})], indirect=True)
+@pytest.mark.parametrize(
+    "world", [case("flip", events=40_000, rate=1_000, checkpoint_interval_s=2.0, spec={"users": 30})], indirect=True
+)
 def test_a_flipped_bit_fails_the_job_with_the_checkpoints_name_and_resume_takes_an_older_one(world: World) -> None:
     # Flink itself restores the changed file without a word; the memory's own CRC notices.
     for _ in range(3):  # older ones, to go back to
@@ -217,7 +219,8 @@ def test_a_fresh_job_starts_at_a_time_or_where_the_group_has_committed(
         world.submit(resumes=False)
         second = {f"visitor {user}" for user in range(20, 50)}
         world.wait(lambda: set(stored(world)) == second, "the users after that time, and no others")
-        world.wait(lambda: committed_offsets(world.kafka) == end_offsets(world.kafka, world.kafka.events), "a checkpoint")
+        ends = end_offsets(world.kafka, world.kafka.events)
+        world.wait(lambda: committed_offsets(world.kafka) == ends, "what is committed")
         world.cluster.cancel(world.job_id)
 
         produce(world.kafka, [visit(user) for user in range(60, 70)], rate=None)
@@ -233,7 +236,7 @@ def test_a_fresh_job_starts_at_a_time_or_where_the_group_has_committed(
 
 def test_a_full_checkpoint_disk_costs_checkpoints_and_no_event(stack: DevStack, tmp_path: Path, toy_bundle: Path) -> None:
     # The small disk has to be mounted, which only root may; so are the containers' and CI's tests.
-    full = case("full", events=20_000, rate=1_500, small_disk=True)
+    full = case("full", events=10_000, rate=750, small_disk=True)
     check(run_case(stack, tmp_path, toy_bundle, full, print, faults.fill_checkpoint_disk))
 
 

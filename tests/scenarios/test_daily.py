@@ -15,7 +15,7 @@ sys.path.append(str(Path(__file__).parents[1] / "jobs"))
 from midnight_world import ShortDays
 
 from jobs import checkpoints, topics
-from jobs.chaos.world import Case, World, committed_offsets, end_offsets, environment_of
+from jobs.chaos.world import Case, World, end_offsets, environment_of
 from jobs.cli import app
 from jobs.cluster import lag
 from jobs.daily.catalogue import Catalogue
@@ -53,8 +53,7 @@ def world(stack: DevStack, tmp_path_factory: pytest.TempPathFactory, toy_bundle:
 def send(world: World, users: range) -> None:
     event = {"item_id": 1, "category_id": 1, "behaviour": "click", "time_ms": now_ms()}
     produce(world.kafka, [(b"u%d" % user, json.dumps({**event, "user_id": f"u{user}"}).encode()) for user in users], rate=None)
-    ends = end_offsets(world.kafka, world.kafka.events)
-    world.wait(lambda: committed_offsets(world.kafka) == ends, "a checkpoint that holds all events")
+    world.cover()
 
 
 @pytest.mark.timeout(300)

@@ -11,7 +11,7 @@ import toy
 from test_cluster import case
 
 from jobs import topics
-from jobs.chaos.world import World, committed_offsets, end_offsets, environment_of
+from jobs.chaos.world import World, environment_of
 from jobs.checkpoints import form_of, memories_of
 from jobs.dev.stack import DevStack
 from jobs.produce import produce
@@ -63,8 +63,7 @@ class Stage:
         return subprocess.run(command, env=environment_of(world.kafka), capture_output=True, text=True, check=False)
 
     def settle(self) -> None:
-        kafka = self.world.kafka
-        self.world.wait(lambda: committed_offsets(kafka) == end_offsets(kafka, kafka.events), "a checkpoint of all events")
+        self.world.cover()
 
     def stop(self) -> list[int]:
         """Stop with a savepoint; how many events each memory in it has had."""

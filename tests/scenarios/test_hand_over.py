@@ -17,7 +17,7 @@ import toy
 from confluent_kafka import Consumer, Message, TopicPartition
 
 from jobs import topics
-from jobs.chaos.world import committed_offsets, end_offsets
+from jobs.chaos.world import covered_offsets, end_offsets
 from jobs.checkpoints import form_of, memories_of
 from jobs.cluster.rest import Cluster
 from jobs.dev.stack import DevStack
@@ -105,7 +105,8 @@ def test_no_event_around_the_hand_over_is_lost_or_applied_twice(
     assert record.cluster is not None
     job, cluster = record.cluster.job_id, Cluster(stack.url)
     submitted.append(job)
-    wait(lambda: committed_offsets(kafka) == end_offsets(kafka, kafka.events), "a checkpoint with all events", cluster, job)
+    ends = end_offsets(kafka, kafka.events)
+    wait(lambda: covered_offsets(cluster, job, kafka) == ends, "a checkpoint with all events", cluster, job)
     wait(lambda: latest(kafka).get("gone", b"?") is None, "the idle user's leave", cluster, job)
     assert deletions(kafka) == {"gone": {"generation": b"0"}}
     savepoint = cluster.stop(job, tmp_path / "job" / "checkpoints" / "run-000001")

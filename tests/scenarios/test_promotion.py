@@ -20,7 +20,7 @@ import jobs.submit
 from jobs import topics
 from jobs.bundles.promote import promote, running, send
 from jobs.chaos import faults
-from jobs.chaos.world import World, committed_offsets, end_offsets, environment_of
+from jobs.chaos.world import World, end_offsets, environment_of
 from jobs.checkpoints import form_of, memories_of
 from jobs.dev.stack import DevStack
 from jobs.produce import produce
@@ -96,8 +96,7 @@ class Stage:
 
     def settle(self) -> None:
         """Until a completed checkpoint holds every event."""
-        kafka = self.world.kafka
-        self.world.wait(lambda: committed_offsets(kafka) == end_offsets(kafka, kafka.events), "a checkpoint of all events")
+        self.world.cover()
 
     def applied(self) -> list[int]:
         assert self.world.record is not None

@@ -12,7 +12,7 @@ import toy
 from test_cluster import case
 
 from jobs import topics
-from jobs.chaos.world import World, committed_offsets, end_offsets, environment_of
+from jobs.chaos.world import World, environment_of
 from jobs.checkpoints import form_of
 from jobs.dev.redis_servers import RedisServers
 from jobs.dev.stack import DevStack
@@ -70,7 +70,7 @@ class InRedis(World):
         form = form_of(self.bundle)
         assert form is not None
         assert self.record is not None
-        self.wait(lambda: committed_offsets(self.kafka) == end_offsets(self.kafka, self.kafka.events), "all events")
+        self.cover()
         taken = self.cluster.savepoint(self.job_id, self.job_dir / "checkpoints" / f"run-{self.record.run:06d}")
         return taken, {user: blob for user, blob in memories_by_user(taken, form) if blob is not None}
 
