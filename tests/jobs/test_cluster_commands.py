@@ -96,7 +96,7 @@ def await_status(job: Callable[..., Any], wanted: Callable[[dict[str, Any]], boo
         if wanted(status):
             return status
         assert time.monotonic() < give_up_at, json.dumps(status, indent=2)
-        time.sleep(0.1)
+        time.sleep(0.5)
 
 
 @pytest.mark.timeout(500)

@@ -10,6 +10,7 @@ ENVIRONMENT = {
     **os.environ,
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     "UIC__TRAIN__EPOCHS": "1",
+    "UIC__TRAIN__TARGETS": "3",
 }
 
 
