@@ -27,7 +27,7 @@ import tiny
 
 from jobs import topics
 from jobs.bundles.migration import Journal, Migrations, settings_of, to_yaml
-from jobs.chaos.world import committed_offsets, end_offsets
+from jobs.chaos.world import covered_offsets, end_offsets
 from jobs.cluster.rest import Cluster
 from jobs.dev.redis_servers import RedisServers
 from jobs.dev.stack import DevStack
@@ -205,8 +205,12 @@ def test_readers_go_over_to_a_bundle_of_another_layout_in_one_moment_and_miss_no
         wait(lambda: polls.seen[-1][0] == NEW, "the server's going over")
         world.stops.set()
         world.sending.join()
-        kafka = settings_of(world.settings, journal.plan).kafka
-        wait(lambda: committed_offsets(kafka) == end_offsets(kafka, kafka.events), "a checkpoint with all events")
+        second = settings_of(world.settings, journal.plan)
+        taken_over = JobFolder(second.stream.job_dir, make=False).record()
+        assert taken_over is not None
+        assert taken_over.cluster is not None
+        job, ends = taken_over.cluster.job_id, end_offsets(second.kafka, second.kafka.events)
+        wait(lambda: covered_offsets(Cluster(stack.url), job, second.kafka) == ends, "a checkpoint with all events")
 
     # One pair, then the other; every user always there, and their memories never went back.
     assert not polls.failures
@@ -267,7 +271,7 @@ class Polls:
         self._thread.join()
 
     def _ask(self) -> None:
-        while not self._stop.wait(0.05):
+        while not self._stop.wait(0.2):
             try:
                 self.seen.append(asked(self._url))
             except NotScored as error:
