@@ -12,6 +12,7 @@ import pytest
 from benchmarks.fuzz.every import TARGETS
 from benchmarks.fuzz.memories import CODEC, states
 from benchmarks.fuzz.target import broken
+from jobs.flink_metadata import MAGIC, pieces
 from operators import control
 from serving.client import Candidate, NotScored, ScoreClient
 from serving.wire import Refused, read_request
@@ -122,3 +123,12 @@ def test_files_that_are_nested_too_deeply_are_told_by_their_names(tmp_path: Path
         Forgotten(path)
     with path.open("rb") as file, pytest.raises(BadInput, match=str(path)):
         dump.read_head(file, path)
+
+
+def test_a_file_whose_name_is_longer_than_names_can_be_is_one_that_is_missing(tmp_path: Path) -> None:
+    """`uic checkpoint` ended with the operating system's error instead of naming the piece that is not there."""
+    uri = b"file:/" + b"n" * 300
+    metadata = MAGIC + struct.pack(">IQ", 4, 12) + struct.pack(">BQH", 2, 7, len(uri)) + uri
+    (piece,) = pieces(metadata, tmp_path)
+    assert (piece.path, piece.size) == (Path("/" + "n" * 300), 7)
+    assert broken(TARGETS["rocks"], metadata) is None
