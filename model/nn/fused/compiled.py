@@ -73,7 +73,7 @@ def walk(
     tensors = [torch.from_numpy(each) if len(each) else None for each in states]
     place_TB = torch.from_numpy(kept.place)
     return Walked(
-        after=[State(*(None if of is None else of[t + 1, :n] for of in tensors)) for t, n in enumerate(plan.going)],
+        after=[State._make(None if of is None else of[t + 1, :n] for of in tensors) for t, n in enumerate(plan.going)],
         adds_TBD=torch.from_numpy(kept.adds),
         places=[place_TB[t, :n] for t, n in enumerate(plan.going)] if v.miu else [],
         saved=_Saved(states, kept),
@@ -107,7 +107,7 @@ def walk_back(
         first=type(states)(*(np.zeros(each.shape[1:], np.float32) for each in states)),
     )
     layers, lengths = _layers(w, is_forward=False), _lengths(plan.going, users)
-    gradients = loops.Given(at_5T, *rows, adds=_array(d_adds_TBD, 3))
+    gradients = loops.Given(at_5T, *rows, _array(d_adds_TBD, 3))
     _share_out(users, lambda part: loops.walk_back(_switches(plan), layers, lengths, part, states, kept, gradients, found))
 
     d_heads, h, read = _events(found.heads), _events(states.h[1:]), _events(states.read[:-1])
@@ -132,7 +132,7 @@ def walk_back(
         heads=torch.cat(of_heads, 1),
         bias=d_heads.sum(0),
         keys_MD=d_keys,
-        before=State(*(torch.from_numpy(each) if len(each) else None for each in found.first)),
+        before=State._make(torch.from_numpy(each) if len(each) else None for each in found.first),
     )
 
 
@@ -176,14 +176,15 @@ def _lengths(going: Sequence[int], users: int) -> "Int64":
     >>> _lengths([3, 1, 1], 3).tolist()
     [3, 1, 1]
     """
-    return (np.asarray(going) > np.arange(users)[:, None]).sum(1)
+    lengths: Int64 = (np.asarray(going) > np.arange(users)[:, None]).sum(1)
+    return lengths
 
 
 def _array(tensor: Tensor | None, dimensions: int = 0) -> "Float32":
     """Its numbers side by side; an empty array of so many dimensions where there is no tensor."""
     if tensor is None:
         return np.zeros((0,) * dimensions, np.float32)
-    return tensor.detach().contiguous().numpy()  # type: ignore[no-any-return]  # torch does not tell the kind of numbers
+    return tensor.detach().contiguous().numpy()
 
 
 def _events(array_TBX: "Float32 | Tensor") -> Tensor:

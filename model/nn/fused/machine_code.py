@@ -26,13 +26,14 @@ def compiled_in_order(function: F) -> F:
 
 
 def _made(function: F, fastmath: set[str]) -> F:
-    given, folder = numba.config.CACHE_DIR, _folder()
-    numba.config.CACHE_DIR = folder or given
+    config: Any = numba.config  # what it holds is made when it is imported
+    given, folder = config.CACHE_DIR, _folder()
+    config.CACHE_DIR = folder or given
     try:
-        made: F = numba.njit(cache=folder is not None, nogil=True, error_model="numpy", fastmath=fastmath)(function)
-        return made
+        made: Any = numba.njit(cache=folder is not None, nogil=True, error_model="numpy", fastmath=fastmath)(function)
+        return made  # type: ignore[no-any-return]  # called like the function itself
     finally:
-        numba.config.CACHE_DIR = given
+        config.CACHE_DIR = given
 
 
 @cache
