@@ -23,11 +23,18 @@ redis: ## redis-server for the tests, by apt-get where it is missing
 	@infra/install_redis.sh
 
 test: setup jars redis ## Everything that must hold: style, types, layers, tests
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target types style layers
+	$(RUN) pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+types: setup
+	$(RUN) mypy
+
+style: setup
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
-	$(RUN) mypy
+
+layers: setup
 	$(RUN) lint-imports
-	$(RUN) pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 quick: setup redis ## The tests that need no Flink and no network, for while you work
 	$(RUN) pytest --ignore tests/scenarios --ignore tests/stream
@@ -54,4 +61,4 @@ infra/jars/.ready: infra/pom.xml infra/broker/pom.xml operators/java/pom.xml inf
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --target .tools uv || \
 		{ echo "uv could not be installed. Is PyPI reachable from here?" >&2; exit 1; }
 
-.PHONY: help setup demo jars redis test quick clean
+.PHONY: help setup demo jars redis test types style layers quick clean
