@@ -107,7 +107,7 @@ def walk_back(
         first=type(states)(*(np.zeros(each.shape[1:], np.float32) for each in states)),
     )
     layers, lengths = _layers(w, is_forward=False), _lengths(plan.going, users)
-    gradients = loops.Given(at_5T, *rows, _array(d_adds_TBD, 3))
+    gradients = loops.Given._make([at_5T, *rows, _array(d_adds_TBD, 3)])
     _share_out(users, lambda part: loops.walk_back(_switches(plan), layers, lengths, part, states, kept, gradients, found))
 
     d_heads, h, read = _events(found.heads), _events(states.h[1:]), _events(states.read[:-1])
