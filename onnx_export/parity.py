@@ -31,8 +31,9 @@ from uic.update import StepFunction
 Bools = NDArray[np.bool_]
 
 _COMPARED_EVERY = 50
-# Of the tolerance. Runtimes round inside a step too, which moved memories up to three times as far as rounding between steps.
+# Of the tolerance: of two runtimes one may err to each side, and both by more than one rounding shows.
 _MOVED = 0.25
+# Relative: twice what rounding between steps does, since runtimes round inside a step too.
 _NOISE = 2.0**-23
 _MOST_APART = 1 / 8
 # What a choice decides: where the best are level, two runtimes may rightly choose differently.
@@ -160,7 +161,7 @@ def _torch_step(model: MemoryCtr[Any]) -> StepFunction:
 
     def step(state_BF: Float32, item_rows_B: Int64, category_rows_B: Int64) -> Float32:
         event_BX = model.embedding(torch.from_numpy(item_rows_B), torch.from_numpy(category_rows_B))
-        return pack(model.step(model.unpack(torch.from_numpy(state_BF)), event_BX)).numpy()  # type: ignore[no-any-return]  # torch does not tell of what
+        return pack(model.step(model.unpack(torch.from_numpy(state_BF)), event_BX)).numpy()
 
     return step
 
@@ -173,6 +174,7 @@ def _score_excess(model: MemoryCtr[Any], bundle: Bundle, state_BF: Float32, rng:
     features = rng.normal(size=(users, 5, len(bundle.manifest.head_features))).astype(np.float32)
     given = features if features.shape[-1] else None
     scored = OnnxScore(bundle)(state_BF, candidates, kinds, None, given)
-    tensors = [torch.from_numpy(each) for each in (state_BF, candidates, kinds)]
-    expected = probability(model.logits(*tensors, None if given is None else torch.from_numpy(given))).numpy()
+    state, items, categories = (torch.from_numpy(each) for each in (state_BF, candidates, kinds))
+    logits = model.logits(state, items, categories, None if given is None else torch.from_numpy(given))
+    expected = probability(logits).numpy()
     return float(excess(scored, expected).max(initial=0.0))
