@@ -49,7 +49,9 @@ class TargetAttention(nn.Module):
         pairs_BNTX = query_BNX.unsqueeze(2) * facts_BTX.unsqueeze(1)
         hidden = torch.sigmoid(from_query_BN1 + from_facts_B1T + pairs_BNTX @ product.mT + self.first.bias)
         # In mixed precision the mask's number is out of float16's range, and a softmax needs more digits than 16 bits have.
-        scores_BNT: Tensor = self.third(torch.sigmoid(self.second(hidden))).squeeze(-1).float()
+        scores_BNT: Tensor = self.third(torch.sigmoid(self.second(hidden))).squeeze(-1)
+        if scores_BNT.dtype in (torch.float16, torch.bfloat16):
+            scores_BNT = scores_BNT.float()
         if mask_BT is not None:
             scores_BNT = scores_BNT.masked_fill(~mask_BT.unsqueeze(1), -(2.0**32) + 1)
         return scores_BNT
