@@ -37,12 +37,15 @@ def check_is(directory: Path, kind: str) -> None:
 
 
 def check_may_write(target: Path, kind: str, *, replace: bool) -> None:
-    """Raise ForeignDirectory unless `target` is absent, empty, or (with `replace`) an artefact of the same kind."""
+    """Raise ForeignDirectory unless `target` is absent, empty, or (with `replace`) an artefact of the same kind.
+
+    A marker that is just being written, or was when its writer was killed, is nothing yet: several processes may begin at once.
+    """
     if not target.exists():
         return
     if not target.is_dir():
         raise ForeignDirectory(f"{target}: expected a directory to write a {kind} into, but it is a file")
-    if not any(target.iterdir()):
+    if all(each.name.startswith(f".{MARKER}.") for each in target.iterdir()):
         return
     found = kind_of(target)
     if found != kind:

@@ -163,7 +163,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
 
     def start(*arguments: object) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "jobs.cli", "warm-up", *map(str, arguments)]
-        with (tmp_path / "said").open("wb") as said:
+        with (tmp_path / "said").open("ab") as said:
             started.append(subprocess.Popen(command, cwd=tmp_path, stdout=said, stderr=said))
         return started[-1]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from child import child
 
-from uic.artefact import MARKER, check_is, kind_of, mark, new_directory, write_atomically
+from uic.artefact import MARKER, check_is, check_may_write, kind_of, mark, new_directory, write_atomically
 from uic.errors import BadInput, ForeignDirectory
 
 # Kills itself with -9 at the n-th call of the file system that makes, renames or removes, or reports how many there were.
@@ -124,6 +124,15 @@ def test_what_belongs_to_something_else_is_refused_and_left_as_it_is(tmp_path: P
         make(tmp_path / "file", "new")
     assert (tmp_path / "file").read_text() == "mine"
     assert {path.name for path in tmp_path.iterdir()} == {"thesis", "bundle", "file"}
+
+
+def test_a_folder_whose_marker_somebody_is_writing_is_as_an_empty_one(tmp_path: Path) -> None:
+    """Of two that began at once in a shared folder, one was told that the folder is something else's."""
+    (tmp_path / f".{MARKER}.4711").write_text('{"ki')
+    check_may_write(tmp_path, "dataset", replace=False)
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ForeignDirectory, match="files of something else"):
+        check_may_write(tmp_path, "dataset", replace=True)
 
 
 def test_one_of_the_same_kind_is_replaced_only_when_asked_and_an_empty_folder_always(tmp_path: Path) -> None:
