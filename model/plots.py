@@ -99,6 +99,20 @@ def lengths(auc: dict[int, list[float]], control: list[float], days: dict[int, f
     return _save(figure, out)
 
 
+def courses(auc: dict[str, dict[int, float]], title: str, out: Path) -> Path:
+    """AUC of each model over how many events its memories hold."""
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    for name, of_events in auc.items():
+        axes.plot(list(of_events), list(of_events.values()), marker="o", label=name)
+    ticks = list(next(iter(auc.values())))
+    axes.set(xscale="log", xlabel="events in the memory (median of the users)", ylabel="test AUC", title=title)
+    axes.set_xticks(ticks, [f"{events:,}" for events in ticks])
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return _save(figure, out)
+
+
 def agreement(stored: NDArray[np.float32], offline: NDArray[np.float32], out: Path) -> Path:
     """Each sample's probability from the stored bytes against the offline one, and the histogram of their differences."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")

@@ -20,12 +20,12 @@ if TYPE_CHECKING:  # torch and pandas take seconds to load, and `uic --help` mus
     from model.experiments.arms import Experiment
     from model.experiments.result import Finished
 
-Name = Literal["table2", "table3", "table4", "table5", "fig1", "fig6", "long-run"]
+Name = Literal["table2", "table3", "table4", "table5", "fig1", "fig6", "long-run", "tuning"]
 
 
 def experiment_command(
     ctx: typer.Context,
-    name: Annotated[Name, typer.Argument(help="Which table or figure of the paper; or long-run.")],
+    name: Annotated[Name, typer.Argument(help="Which table or figure of the paper; or long-run, or tuning.")],
     data: Annotated[Path, typer.Option(help="A dataset that `uic data prepare` wrote.")],
     out: Annotated[Path | None, typer.Option(help="Folder of the pages. Default: results/ and the dataset's name.")] = None,
     runs: Annotated[Path, typer.Option(help="Folder of the runs; what is trained there is not trained again.")] = Path(

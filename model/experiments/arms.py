@@ -34,7 +34,7 @@ class Arm:
 
 
 class Claim(NamedTuple):
-    """`better` has the higher AUC than `worse`; both are names of arms."""
+    """`better` has the higher AUC than `worse`; both are names of arms, or of groups of them."""
 
     better: str
     worse: str
@@ -47,6 +47,7 @@ class Experiment:
     title    what the paper calls it
     about    one paragraph: what is compared, and how that differs from the paper
     paper    the paper's AUC by column and arm, on its own data: to be read beside ours, never compared in numbers
+    groups   arms that are one model in several settings: a claim about a group is about the arm that the validation chose
     """
 
     name: str
@@ -55,6 +56,7 @@ class Experiment:
     arms: tuple[Arm, ...]
     claims: tuple[Claim, ...] = ()
     paper: dict[str, dict[str, float]] = field(default_factory=dict)
+    groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def arm(self, name: str) -> Arm:
         return next(arm for arm in self.arms if arm.name == name)
@@ -65,12 +67,16 @@ class Experiment:
         if unknown := [name for name in names if name not in known]:
             raise BadInput(f"--only: expected some of {'; '.join(known)}, got {'; '.join(unknown)}")
         kept = tuple(arm for arm in self.arms if arm.name in names or arm.train.get("history") == "none")
-        left = ", ".join(name for name in known if name not in {arm.name for arm in kept})
+        there = {arm.name for arm in kept}
+        left = ", ".join(name for name in known if name not in there)
+        groups = {group: tuple(name for name in arms if name in there) for group, arms in self.groups.items()}
+        groups = {group: arms for group, arms in groups.items() if arms}
         return dataclasses.replace(
             self,
             about=f"{self.about} Left out: {left}." if left else self.about,
             arms=kept,
-            claims=tuple(claim for claim in self.claims if {*claim} <= {arm.name for arm in kept}),
+            claims=tuple(claim for claim in self.claims if {*claim} <= there | groups.keys()),
+            groups=groups,
         )
 
 

@@ -44,6 +44,7 @@ def page(result: Json) -> str:
         "long_run": (grown := result.get("long_run")),
         "ages": grown and _ages(grown),
         "tensors": grown and _tensors(grown),
+        "chosen": _chosen(result),
         "history_by_days": days,
     }
     return template.render({**result, **words})
@@ -63,6 +64,16 @@ def _rows(result: Json) -> str:
             ]
         )  # fmt: skip
     return _table([*head, *(f"paper, {column}" for column in papers)], lines)
+
+
+def _chosen(result: Json) -> str | None:
+    if "chosen" not in result:
+        return None
+    rows = {row["arm"]: row for row in result["rows"]}
+    lines = [
+        [group, arm, *(_spread(rows[arm][name]) for name in ("valid_auc", "auc"))] for group, arm in result["chosen"].items()
+    ]
+    return _table(["model", "chosen by the validation", "validation AUC", "AUC"], lines)
 
 
 def _claims(result: Json) -> str:
@@ -126,6 +137,9 @@ def _picture(result: Json, out: Path) -> Path:
         return plots.lengths(lengths, control, {int(k): v for k, v in days["mean_events"].items()}, title, out)
     if shares := result.get("slot_shares"):
         return plots.mean_shares(_drawn(shares, result.get("slot_writes", {})), title, out)
+    if grown := result.get("long_run"):
+        courses = {arm: {each["events"]: each["auc"] for each in moments} for arm, moments in grown.items()}
+        return plots.courses(courses, title, out)
     return plots.repeats(auc, title, "test AUC of each repeat, and their mean", out)
 
 

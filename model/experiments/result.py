@@ -31,6 +31,7 @@ def result_of(experiment: Experiment, runs: Sequence[Finished], context: Json) -
     for each in runs:
         by_arm[each.arm].append(each)
     scores = {name: [Tested.load(each.run) for each in of_arm] for name, of_arm in by_arm.items()}
+    chosen = {group: max(arms, key=lambda name: _valid_auc(by_arm[name])["mean"]) for group, arms in experiment.groups.items()}
     return {
         "experiment": experiment.name,
         "title": experiment.title,
@@ -38,7 +39,8 @@ def result_of(experiment: Experiment, runs: Sequence[Finished], context: Json) -
         **context,
         "seconds": sum(each.figures["seconds"] for each in {each.run: each for each in runs}.values()),
         "rows": [_row(experiment, name, of_arm) for name, of_arm in by_arm.items()],
-        "claims": [_claim(claim.better, claim.worse, scores) for claim in experiment.claims],
+        "claims": [_claim(chosen.get(better, better), chosen.get(worse, worse), scores) for better, worse in experiment.claims],
+        **({"chosen": chosen} if chosen else {}),
     }
 
 
@@ -47,12 +49,16 @@ def spread(values: Sequence[float]) -> Json:
     return {"mean": statistics.fmean(values), "deviation": statistics.stdev(values) if len(values) > 1 else None}
 
 
+def _valid_auc(runs: Sequence[Finished]) -> Json:
+    return spread([each.figures["valid"]["auc"] for each in runs])
+
+
 def _row(experiment: Experiment, name: str, runs: Sequence[Finished]) -> Json:
     row: Json = {
         "arm": name,
         "runs": [{"seed": each.seed, "run": each.run.name, **each.figures} for each in runs],
         "paper": {column: rows[name] for column, rows in experiment.paper.items() if name in rows},
-        "valid_auc": spread([each.figures["valid"]["auc"] for each in runs]),
+        "valid_auc": _valid_auc(runs),
     }
     row |= {metric: spread([each.figures["test"][metric] for each in runs]) for metric in _METRICS}
     if all("best_test_auc" in each.figures for each in runs):

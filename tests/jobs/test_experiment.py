@@ -107,6 +107,19 @@ def test_a_lineage_of_days_has_all_its_rows(uic: Uic, words: list[str], tmp_path
     assert "memory a day older" in (tmp_path / "results" / "table5.md").read_text()
 
 
+def test_claims_about_tuned_models_are_about_what_the_validation_chose(uic: Uic, words: list[str], tmp_path: Path) -> None:
+    asked = ["Embedding&MLP, rate 0.0003", "Embedding&MLP, rate 0.003", "GRU4REC, rate 0.001"]
+    ended = uic(*words, "tuning", "--targets", 2, *(word for row in asked for word in ("--only", row)))
+    assert ended.code == 0, ended.err
+    result = json.loads((tmp_path / "results" / "tuning.json").read_text())
+    valid = {row["arm"]: row["valid_auc"]["mean"] for row in result["rows"]}
+    assert valid[asked[0]] != valid[asked[1]]
+    best = max(asked[:2], key=lambda arm: valid[arm])
+    assert result["chosen"] == {"GRU4REC": asked[2], "Embedding&MLP": best}
+    assert [(claim["better"], claim["worse"]) for claim in result["claims"]] == [(asked[2], best)]
+    assert f"| Embedding&MLP | {best} |" in (tmp_path / "results" / "tuning.md").read_text()
+
+
 def test_a_row_that_is_not_there_is_refused_with_those_that_are(uic: Uic, words: list[str]) -> None:
     ended = uic(*words, "table2", "--only", "SIM")
     assert ended.code == 2
@@ -132,5 +145,6 @@ def test_every_claim_is_about_rows_of_its_table() -> None:
         names = [arm.name for arm in experiment.arms]
         assert len(set(names)) == len(names)
         assert "candidate only" in names
-        assert {name for claim in experiment.claims for name in claim} <= set(names)
+        assert {name for arms in experiment.groups.values() for name in arms} <= set(names)
+        assert {name for claim in experiment.claims for name in claim} <= {*names, *experiment.groups}
         assert all(set(rows) <= set(names) for rows in experiment.paper.values())
