@@ -77,6 +77,7 @@ def _table(found: dict[str, Any]) -> str:
         if p99s := sorted(row.get("p99_by_window", [])):
             middle = p99s[len(p99s) // 2]
             lines += [f"p99 of each {row['window_s']:.0f} s: {middle:.1f} ms in the middle, {p99s[0]:.1f} to {p99s[-1]:.1f}."]
+            lines += [_slowest(row)]
     for row in found.get("overload", []):
         lines += ["", f"Overload: capacity {row['capacity']['per_second']:,.0f}/s (p99 {row['capacity']['p99_ms']:.1f} ms),"]
         lines += [f"asked {row['rate']:,.0f}/s; p99 of a 503 is {(row['shed'] or {}).get('p99_ms', float('nan')):.1f} ms."]
@@ -89,6 +90,17 @@ def _table(found: dict[str, Any]) -> str:
         lines += [f"{row['handles_last']:.1f}, at most {row['handles_most']}, beside connections of callers,"]
         lines += ["{} to {} of them.".format(*row["connections"])]
     return "\n".join(lines) + "\n"
+
+
+def _slowest(row: Row) -> str:
+    """What the event loop did in the slowest window, beside the whole time: a slow machine runs longer, a full one waits."""
+    windows = list(zip(row["p99_by_window"], row["ran_by_window"], strict=False))
+    p99_ms, (ran, waited) = max(windows, key=lambda each: each[0])
+    usual = [sum(each[place] for _, each in windows) / len(windows) for place in (0, 1)]
+    return (
+        f"The event loop ran {usual[0]:.2f} of the time and waited {usual[1]:.2f} for a core; "
+        f"in the slowest window ({p99_ms:.1f} ms) {ran:.2f} and {waited:.2f}."
+    )
 
 
 def _fig7(rows: list[Row]) -> list[str]:

@@ -24,9 +24,14 @@ TIME_S = 10.0
 
 
 class Usage(NamedTuple):
-    """What a process holds and has used; `handles` but for callers' connections, which are theirs to close."""
+    """What a process holds and has used; `handles` but for callers' connections, which are theirs to close.
+
+    `loop_ran_s`, `loop_waited_s`: how long its first thread, the event loop's, has run, and waited for a core.
+    """
 
     cpu_s: float
+    loop_ran_s: float
+    loop_waited_s: float
     rss_bytes: int
     handles: int
     connections: int
@@ -48,7 +53,11 @@ class Served:
             callers = [each for each in process.net_connections("tcp") if each.raddr and each.laddr.port == self.port]
             handles = process.num_fds() - len(callers)
             memory = process.memory_info().rss
-            return Usage(times.user + times.system, memory, handles, len(callers), process.num_threads())
+            # Nanoseconds, of the thread whose number is the process's; psutil does not know them.
+            ran_ns, waited_ns, _ = map(int, Path(f"/proc/{process.pid}/schedstat").read_text().split())
+            return Usage(
+                times.user + times.system, ran_ns / 1e9, waited_ns / 1e9, memory, handles, len(callers), process.num_threads()
+            )
 
     def stages(self) -> dict[str, tuple[float, float]]:
         """Of each stage, how many seconds it took so far and how often (serving/metrics.py)."""

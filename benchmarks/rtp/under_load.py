@@ -2,17 +2,13 @@
 
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any
-
-import numpy as np
 
 from benchmarks.rtp import servers
 from benchmarks.rtp.generator import Generator
+from benchmarks.rtp.held import by_window_ran, cores, held, watched
 from benchmarks.rtp.run import Run
-from benchmarks.rtp.servers import Served, Usage, mean_ms
+from benchmarks.rtp.servers import mean_ms
 from benchmarks.rtp.summary import by_window, latency, summary
 from serving.service import Limits
 
@@ -21,10 +17,7 @@ _SATURATING = 16
 _TIMES_CAPACITY = 2.0
 _ROLLING_RATE = 200.0
 _SOAK_RATE = 200.0
-_SAMPLE_S = 1.0
 _WINDOW_S = 10.0
-# RocksDB's caches and the allocator's arenas fill first.
-_SETTLED = 0.4
 
 
 def steady(run: Run) -> None:
@@ -33,16 +26,18 @@ def steady(run: Run) -> None:
     with (
         run.updates() as updates,
         servers.ours(run.work, run.bundle.path, run.updated_store) as served,
-        _watched(served) as samples,
+        watched(served) as samples,
     ):
         before = served.stages()
         generator = Generator([served.port], [run.many_bodies()])
+        from_s = time.monotonic() + sizes.warm_s
         answers = generator.open_loop(rate=sizes.rate, seconds=sizes.warm_s + window_s, seed=2).after(sizes.warm_s)
         generator.close()
         stages = mean_ms(before, served.stages())
-    row = {"rate": sizes.rate, "seconds": window_s, **summary(answers), "stages": stages, "cores": _cores(samples)}
+    row = {"rate": sizes.rate, "seconds": window_s, **summary(answers), "stages": stages, "cores": cores(samples)}
     row |= {"p99_by_window": by_window(answers, _WINDOW_S), "window_s": _WINDOW_S}
-    run.note("steady", {**row, **_held(samples), "updates": updates})
+    row["ran_by_window"] = by_window_ran(samples, from_s, window_s, _WINDOW_S)
+    run.note("steady", {**row, **held(samples), "updates": updates})
 
 
 def overload(run: Run) -> None:
@@ -93,65 +88,19 @@ def rolling(run: Run) -> None:
 
 
 def soak(run: Run) -> None:
-    """Memory and handles of the server over a long time under load, and how much they grow in the settled part of it."""
+    """Memory and handles of the server over a long time under load, and how much they grow in the settled part of it.
+
+    As many requests at once as it takes come first: what a crowd makes a server hold, the allocator keeps, and a crowd in the
+    middle of the hour would pass for a leak.
+    """
     window_s, rate = run.window_s("soak"), min(_SOAK_RATE, run.sizes.rate)
     with (
         run.updates() as updates,
         servers.ours(run.work, run.bundle.path, run.updated_store) as served,
-        _watched(served) as samples,
+        watched(served) as samples,
     ):
         generator = Generator([served.port], [run.many_bodies()])
+        generator.closed_loop(connections=servers.THREADS + Limits().waiting, seconds=run.sizes.warm_s)
         answers = generator.open_loop(rate=rate, seconds=window_s, seed=5)
         generator.close()
-    run.note("soak", {"rate": rate, "seconds": window_s, **_held(samples), **summary(answers), "updates": updates})
-
-
-@contextmanager
-def _watched(served: Served) -> Iterator[list[tuple[float, Usage]]]:
-    """What the server holds and uses, once a second, with the seconds since the beginning."""
-    samples: list[tuple[float, Usage]] = []
-    over = threading.Event()
-    began = time.monotonic()
-
-    def watch() -> None:
-        while True:
-            samples.append((time.monotonic() - began, served.usage()))
-            if over.wait(_SAMPLE_S):
-                break
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield samples
-    finally:
-        over.set()
-        thread.join()
-        samples.append((time.monotonic() - began, served.usage()))
-
-
-def _cores(samples: list[tuple[float, Usage]]) -> float:
-    """How many cores the server used."""
-    (first_s, first), (last_s, last) = samples[0], samples[-1]
-    return (last.cpu_s - first.cpu_s) / (last_s - first_s)
-
-
-def _held(samples: list[tuple[float, Usage]]) -> dict[str, Any]:  # JSON
-    """Memory and handles of the server, and how much they grew in the settled part of the time."""
-    settled = samples[int(_SETTLED * len(samples)) :]
-    at_h = np.array([at_s for at_s, _ in settled]) / 3600
-    rss_mb = np.array([usage.rss_bytes for _, usage in settled]) / 1e6
-    handles, connections = ([getattr(usage, name) for _, usage in settled] for name in ("handles", "connections"))
-    # What RocksDB is about to write comes and goes: a third of the time each, so that no single moment decides.
-    third = max(1, len(settled) // 3)
-    return {
-        "rss_mb": float(rss_mb[-1]),
-        "rss_grown": float(rss_mb[-third:].mean() / rss_mb[:third].mean() - 1),
-        "rss_mb_an_hour": float(np.polyfit(at_h, rss_mb, 1)[0]) if len(settled) > 2 else 0.0,
-        "handles_first": float(np.mean(handles[:third])),
-        "handles_last": float(np.mean(handles[-third:])),
-        "handles_most": max(handles),
-        "connections": [min(connections), max(connections)],
-        "samples": [
-            (at_s, usage.rss_bytes, usage.handles, usage.connections) for at_s, usage in samples[:: max(1, len(samples) // 400)]
-        ],
-    }
+    run.note("soak", {"rate": rate, "seconds": window_s, **held(samples), **summary(answers), "updates": updates})
