@@ -20,6 +20,7 @@ import uvicorn
 import uvloop
 from starlette.types import ASGIApp
 
+from serving.connection import WholeResponses
 from serving.service import Service, every, log
 from uic.bundle import MANIFEST
 from uic.errors import EnvironmentProblem, UicError
@@ -55,7 +56,7 @@ def serve(app: ASGIApp, service: Service, listening: Listening, registry: Regist
 async def _serve(app: ASGIApp, service: Service, listening: Listening, registry: Registry | None) -> None:
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=WholeResponses,
         ws="none",
         lifespan="off",
         log_config=None,

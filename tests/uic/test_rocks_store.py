@@ -252,3 +252,13 @@ def test_threads_that_write_one_user_at_once_leave_the_largest_version(tmp_path:
         thread.join()
     assert store.read("u1") == blob(799, 799)
     store.close()
+
+
+def test_a_reader_starts_no_threads_to_look_for_new_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    RocksStore.create_or_open(tmp_path / "store", IDENTITY).close()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    reader = RocksStore.open_to_read(tmp_path / "store")
+    (said,) = [file.read_text() for file in tmp_path.glob("uic-store-view-*/LOG")]
+    reader.close()
+    # RocksDB's own words; with more, each look starts so many threads but one and ends them, ten times a second.
+    assert "max_file_opening_threads: 1\n" in said

@@ -136,6 +136,14 @@ def options() -> Options:
     return options
 
 
+def reading_options() -> Options:
+    """Those of a secondary instance, which looks for new files many times a second."""
+    found = options()
+    # Each look would start fifteen threads to open what files there may be, and end them: 150 a second.
+    found.set_max_file_opening_threads(1)
+    return found
+
+
 def open_waiting(path: Path, wait_s: float) -> Rdict:
     give_up_at = time.monotonic() + wait_s
     while True:

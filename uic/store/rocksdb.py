@@ -46,11 +46,11 @@ from uic.store.opening import (
     get,
     is_ours,
     open_waiting,
-    options,
     read_identity,
     read_numbers,
     read_shard,
     read_zone,
+    reading_options,
     write_identity,
 )
 from uic.store.versioned import VersionedStore
@@ -152,7 +152,7 @@ class RocksStore(VersionedStore):
         # A secondary instance wants a folder for its own log files.
         view = Path(tempfile.mkdtemp(prefix="uic-store-view-"))
         try:
-            db = Rdict(str(path), options(), access_type=AccessType.secondary(str(view)))
+            db = Rdict(str(path), reading_options(), access_type=AccessType.secondary(str(view)))
             db.try_catch_up_with_primary()
             identity = read_identity(db, path)
         except BaseException as error:
@@ -314,7 +314,7 @@ class RocksStore(VersionedStore):
             # The writer was opened anew. RocksDB's secondary does not follow it from one list of files to the next. The one
             # before is let go of by its last read.
             folder = Path(tempfile.mkdtemp(dir=self._view))
-            self._db = Rdict(str(self._path), options(), access_type=AccessType.secondary(str(folder)))
+            self._db = Rdict(str(self._path), reading_options(), access_type=AccessType.secondary(str(folder)))
             self._written_by = written_by
         self._db.try_catch_up_with_primary()
 
