@@ -2,10 +2,16 @@
 # Bring `redis-server`, which the tests of the store in Redis start for themselves: Debian's package, where we may install it.
 set -euo pipefail
 
-if command -v redis-server > /dev/null; then exit 0; fi
+# Whoever names another server (jobs/dev/redis_servers.py) brings it.
+server=${UIC_REDIS_SERVER:-redis-server}
+if command -v "$server" > /dev/null; then exit 0; fi
+if [ "$server" != redis-server ]; then
+	echo "$server: no such program on this machine; UIC_REDIS_SERVER names it. Without that redis-server is run" >&2
+	exit 1
+fi
 by_hand="apt-get update && apt-get install -y redis-server"
 if ! command -v apt-get > /dev/null; then
-	echo "redis-server is needed, and there is no apt-get here. Install Redis 7 or newer, or Valkey; on Debian: $by_hand" >&2
+	echo "redis-server is needed, and there is no apt-get here. Install Redis 7 or newer, or name a Valkey: UIC_REDIS_SERVER=valkey-server; on Debian: $by_hand" >&2
 	exit 1
 fi
 as_root=()

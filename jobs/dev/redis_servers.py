@@ -1,4 +1,7 @@
-"""Redis on the loopback interface, one server or a cluster of masters, for tests and `uic dev`: Debian's `redis-server`."""
+"""Redis on the loopback interface, one server or a cluster of masters, for tests and `uic dev`.
+
+They run `redis-server`, or the program that UIC_REDIS_SERVER names, such as valkey-server: one that takes Redis' configuration.
+"""
 
 import os
 import shutil
@@ -11,6 +14,7 @@ from jobs.dev.node import Node, free_port, listens
 from uic.errors import EnvironmentProblem
 from uic.store.place import RedisUrl
 
+_SERVER = "UIC_REDIS_SERVER"
 _READY_S = 30.0
 _SLOTS = 16384
 _BASIC = {
@@ -48,10 +52,7 @@ class RedisServers:
         self._tls = tls
         self._masters = masters
         self._options = dict(options or {})
-        executable = shutil.which("redis-server")
-        if executable is None:
-            raise EnvironmentProblem("redis-server: not on this machine; on Debian: apt-get install -y redis-server")
-        self._executable = executable
+        self.program = _program()
         self._bus: list[int] = []
         self.nodes = [self._node(number, inherited) for number in range(masters)]
 
@@ -75,7 +76,7 @@ class RedisServers:
             file = self.root / f"{name}.conf"
             file.touch(mode=0o600)  # a password may stand in it
             file.write_text("".join(f'{key} "{value}"\n' for key, value in options.items()))
-            return [self._executable, str(file)]
+            return [self.program, str(file)]
 
         return Node(
             name,
@@ -149,3 +150,14 @@ class RedisServers:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.stop()
+
+
+def _program() -> str:
+    name = os.environ.get(_SERVER) or "redis-server"
+    found = shutil.which(name)
+    if found is None:
+        raise EnvironmentProblem(
+            f"{name}: no such program on this machine; {_SERVER} names the server to run, where it is not redis-server "
+            "(on Debian: apt-get install -y redis-server)"
+        )
+    return found
