@@ -1,11 +1,12 @@
 """What an online store holds, counted by reading all of it, and what Redis takes for that."""
 
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from jobs.store.showing import paged, shown
 from uic.codec import read_header
@@ -49,7 +50,7 @@ class Stats:
             lines.append(
                 f"in Redis: {_each(self.redis[0], self.users)} a live user, {_each(self.redis[1], self.copies)} a daily copy"
             )
-            lines += self.servers
+        lines += self.servers
         lines += [f"in {kind}: {count:,} users" for kind, count in self.kinds.items() if kind != self.numbers]
         for name, counts in (("generation", self.generations), ("bundle version", self.bundles)):
             lines += [f"{name} {value}: {count:,} users" for value, count in counts.most_common(5)]
@@ -97,7 +98,7 @@ def read_stats(place: Path) -> Stats:
             stats.servers = [
                 f"{name}: {info['used_memory'] / 1e6:,.1f} MB used of "
                 f"{'no limit' if not info['maxmemory'] else format(info['maxmemory'] / 1e6, ',.1f') + ' MB'}, "
-                f"{info['redis_version']}, {info['maxmemory_policy']}"
+                f"{_software(info)}, {info['maxmemory_policy']}"
                 for name, info in redis.link.servers()
             ]
     return stats
@@ -108,6 +109,18 @@ def _measure(stats: Stats, store: "RedisStore", page: "list[Whole]") -> None:
     live += sum(store.link.sizes([store.keys.of(whole.user)[1] for whole in page if whole.latest is not None]))
     copies += sum(store.link.sizes([store.keys.of(whole.user)[2] for whole in page if whole.copies]))
     stats.redis = live, copies
+
+
+def _software(info: Mapping[str, Any]) -> str:  # what INFO says, any values
+    """Which server it is; Valkey says in `redis_version` which Redis it stands in for.
+
+    >>> _software({"redis_version": "7.0.15"})
+    'redis 7.0.15'
+    >>> _software({"redis_version": "7.2.4", "server_name": "valkey", "valkey_version": "8.0.1"})
+    'valkey 8.0.1'
+    """
+    name = info.get("server_name", "redis")
+    return f"{name} {info.get(f'{name}_version', info['redis_version'])}"
 
 
 def _each(size: int, count: int) -> str:

@@ -1,16 +1,22 @@
 """Which program is run where a Redis is needed: redis-server, or the one that UIC_REDIS_SERVER names."""
 
+import re
 import shutil
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import psutil
 import pytest
+from command import Uic
 
 from jobs.dev.redis_servers import RedisServers
 from uic.errors import EnvironmentProblem
+from uic.store.contract import StoreIdentity
+from uic.store.redis_store import RedisStore
 
 VARIABLE = "UIC_REDIS_SERVER"
+IDENTITY = StoreIdentity("0123456789abcdef", "lineage")
 INSTALL = Path(__file__).parents[2] / "infra" / "install_redis.sh"
 
 
@@ -52,3 +58,13 @@ def test_nothing_is_installed_where_another_program_is_named(other: Path) -> Non
     assert install(other.name).returncode == 0
     missing = install("no-such-server")
     assert (missing.returncode, missing.stderr.startswith("no-such-server: no such program")) == (1, True)
+
+
+def test_a_stores_stats_name_the_server_and_its_version(uic: Uic, tmp_path: Path) -> None:
+    with RedisServers(tmp_path / "redis") as servers:
+        with closing(RedisStore.create_or_open(servers.url(), IDENTITY, buckets=4)):
+            said = uic("store", "stats", "--store", servers.url()).out
+        told = subprocess.run([servers.program, "--version"], capture_output=True, text=True, check=True).stdout
+    version = re.match(r"(\w+) server v=(\S+)", told)
+    assert version is not None
+    assert f" {version[1].lower()} {version[2]}, noeviction" in said
