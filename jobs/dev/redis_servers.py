@@ -6,9 +6,10 @@ They run `redis-server`, or the program that UIC_REDIS_SERVER names, such as val
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from jobs.dev.node import Node, free_port, listens
 from uic.errors import EnvironmentProblem
@@ -31,6 +32,7 @@ _BASIC = {
 class RedisServers:
     """Servers between `start` and `stop`, or as a context manager; `masters` of more than one make a cluster.
 
+    `replicas` come after the masters in `nodes`, the first a copy of the first master, and take over when theirs is gone.
     What they hold is gone when a server ends, as `options` may change: {"appendonly": "yes"}. With `tls`, three files (the
     authority's certificate, the server's, its key), they speak TLS alone.
     """
@@ -40,6 +42,7 @@ class RedisServers:
         root: Path,
         *,
         masters: int = 1,
+        replicas: int = 0,
         password: str | None = None,
         tls: tuple[Path, Path, Path] | None = None,
         options: Mapping[str, str] | None = None,
@@ -54,7 +57,7 @@ class RedisServers:
         self._options = dict(options or {})
         self.program = _program()
         self._bus: list[int] = []
-        self.nodes = [self._node(number, inherited) for number in range(masters)]
+        self.nodes = [self._node(number, inherited) for number in range(masters + replicas)]
 
     def _node(self, number: int, inherited: tuple[int, ...]) -> Node:
         port = free_port()
@@ -97,7 +100,7 @@ class RedisServers:
         )
 
     def start(self) -> None:
-        """Start them and wait until they answer; a cluster, until all of its slots are served."""
+        """Start them and wait until they answer; a cluster, until all of its slots are served and its replicas are copies."""
         self.root.mkdir(parents=True, exist_ok=True)
         for node in self.nodes:
             node.start()
@@ -107,30 +110,40 @@ class RedisServers:
             self._join()
 
     def _join(self) -> None:
+        masters, replicas = self.nodes[: self._masters], self.nodes[self._masters :]
         edges = [_SLOTS * number // self._masters for number in range(self._masters + 1)]
-        for number, node in enumerate(self.nodes):
+        for number, node in enumerate(masters):
             self._say(node, "CLUSTER ADDSLOTSRANGE", edges[number], edges[number + 1] - 1)
             self._say(node, "CLUSTER SET-CONFIG-EPOCH", number + 1)
-            if number:
-                self._say(node, "CLUSTER MEET", "127.0.0.1", self.nodes[0].port, self._bus[0])
+        for node in self.nodes[1:]:
+            self._say(node, "CLUSTER MEET", "127.0.0.1", self.nodes[0].port, self._bus[0])
+        self._await(self.nodes, self._is_joined, "become a cluster")
+        for master, node in zip(masters, replicas, strict=False):
+            self._say(node, "CLUSTER REPLICATE", self._say(master, "CLUSTER MYID"))
+        self._await(replicas, self._is_copy, "become replicas")
+
+    def _await(self, nodes: Sequence[Node], is_so: Callable[[Node], bool], what: str) -> None:
         give_up_at = time.monotonic() + _READY_S
-        while not all(self._is_joined(node) for node in self.nodes):
+        while not all(map(is_so, nodes)):
             if time.monotonic() > give_up_at:
-                raise EnvironmentProblem(f"{self.root}: the servers did not become a cluster within {_READY_S:.0f} s")
+                raise EnvironmentProblem(f"{self.root}: the servers did not {what} within {_READY_S:.0f} s")
             time.sleep(0.05)
 
     def _is_joined(self, node: Node) -> bool:
         info = self._say(node, "CLUSTER INFO")
-        return info["cluster_state"] == "ok" and int(info["cluster_known_nodes"]) == self._masters
+        return info["cluster_state"] == "ok" and int(info["cluster_known_nodes"]) == len(self.nodes)
 
-    def _say(self, node: Node, *command: str | int | None) -> dict[str, str]:
+    def _is_copy(self, node: Node) -> bool:
+        info: Mapping[str, Any] = self._say(node, "INFO", "replication")
+        return info.get("master_link_status") == "up"
+
+    def _say(self, node: Node, *command: str | int | None) -> Any:  # as the library has answers
         from uic.store.redis_link import Link
 
         url = self.url()
         link = Link(url._replace(hosts=(("127.0.0.1", node.port or 0),), is_cluster=False), self.password)
         try:
-            answer: dict[str, str] = link.ask(*command)
-            return answer
+            return link.ask(*command)
         finally:
             link.close()
 
