@@ -3,7 +3,8 @@
 What does not depend on the candidate is done once a memory, on matrices that are small beside [N, ...]:
 
 * The frozen affine in front of the MLP goes into the MLP's first layer.
-* The MLP's first layer sees [q, s, o, a, p * q]: s W_s is a bias of the memory's, and p * q W_p = q (diag(p) W_p).
+* The MLP's first layer sees [q, s, o, a, p * q]: s W_s is a bias of the memory's, and p * q W_p = q (diag(p) W_p). Where the
+  head sees h too, it stands beside s.
 * Target attention sees [q, f, q - f, q * f] for each channel f: a layer over q with weights of that channel, so all channels
   are one product, and nothing of the size [N, M, X] is made.
 * What is read with weights w over rows R and then multiplied by W is w (R W). Weights sum to 1, so a bias is added to R W.
@@ -42,9 +43,10 @@ class FoldedScore(nn.Module):
         shift = affine(torch.zeros(inputs, dtype=torch.double))
         scale = affine(torch.ones(inputs, dtype=torch.double)) - shift
         self.first, self.second = _Leaky(mlp.first_slope), _Leaky(mlp.second_slope)
-        widths = [x, x, v.output_width, *([x] if v.miu else []), x]
+        widths = [x, x, v.output_width, *([x] if v.miu else []), x, v.controller_units if v.head_controller else 0]
         parts = torch.split((self.first.sign * (weight * scale).T).to(dtype), [*widths, inputs - sum(widths)])
-        self.of_query, self.of_pool, self.of_output, *self.of_channels, self.of_product, self.of_features = parts
+        self.of_query, of_pool, self.of_output, *self.of_channels, self.of_product, of_state, self.of_features = parts
+        self.of_pool = torch.cat([of_pool, of_state])
         self.bias = (self.first.sign * (mlp.first.bias.double() + weight @ shift)).to(dtype)
         self.to_second = (self.first.sign.unsqueeze(1) * mlp.second.weight.T * self.second.sign).contiguous()
         self.second_bias = self.second.sign * mlp.second.bias
@@ -55,11 +57,12 @@ class FoldedScore(nn.Module):
         v, batch = self.model.variant, state.shape[0]
         memory, tables, counts_BN = self.model.unpack(state), self.model.embedding, mask.to(state.dtype)
         q_BNQ = torch.cat([tables.items(item), tables.categories(category), counts_BN.unsqueeze(-1)], -1)
+        pool_BX = torch.cat([memory.event_pool, memory.controller], -1) if v.head_controller else memory.event_pool
         added_BX1 = (memory.add_pool / v.slots if v.pooling == "sum" else memory.add_pool).unsqueeze(-1)
         inputs = [q_BNQ, self.read(memory, q_BNQ)]
         weights = [
             self.of_query + added_BX1 * self.of_product,
-            torch.addmm(self.bias, memory.event_pool, self.of_pool).unsqueeze(1),
+            torch.addmm(self.bias, pool_BX, self.of_pool).unsqueeze(1),
             self.of_output.expand(batch, -1, -1),
         ]
         if self.attention is not None:

@@ -74,6 +74,8 @@ class Variant:
         miu_memory    the slot that feeds a channel: `before` the write (code) or `after` it (paper)
         miu_readout   what the target attends to: every channel `state` (paper) or the `last_output` (code)
         pooling       event embeddings and add vectors reach the head as `sum` (code) or `mean`
+        head_controller  the head sees h, the controller's state, as it is, beside what a candidate reads with it (neither paper
+                      nor code)
     """
 
     model: ClassVar[str] = "mimn"
@@ -93,6 +95,7 @@ class Variant:
     miu_memory: MiuMemory = "before"
     miu_readout: MiuReadout = "state"
     pooling: Pooling = "mean"
+    head_controller: bool = False
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -124,7 +127,8 @@ class Variant:
         return ("add_pool", "event_pool") if self.pooling == "sum" else ()
 
     def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        """A switch that is younger than bundles and runs is told only where it is on: theirs stay the bytes they were."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if (name, value) not in _BEFORE}
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "Variant":
@@ -132,6 +136,9 @@ class Variant:
         if unknown:
             raise BadInput(f"variant: unknown switches {', '.join(sorted(unknown))}; made by a newer release?")
         return cls(**content)
+
+
+_BEFORE = (("head_controller", False),)
 
 
 def check_fields(variant: Any) -> None:

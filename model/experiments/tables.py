@@ -117,11 +117,14 @@ _BY_RATE = {
     name: tuple(Arm(name=f"{name}, rate {rate:g}", model=_MODELS[name], train={"learning_rate": rate}) for rate in _RATES)
     for name in _TUNED
 }
+_SEES = {"head_controller": True}
 _FURTHER_SETTINGS = {
     "MIMN": (
         Arm(name="MIMN, auxiliary loss", model="mimn", train={"auxiliary_weight": 1.0}),
         Arm(name="MIMN, gradient through 64 events", model="mimn", train={"chunk": 64}),
         Arm(name="MIMN, as printed", model="mimn", switches=PRESETS["paper"]),
+        Arm(name="MIMN, the head sees h", model="mimn", switches=_SEES),
+        Arm(name="MIMN, the head sees h, rate 0.003", model="mimn", switches=_SEES, train={"learning_rate": 3e-3}),
     ),
     "DIEN": (Arm(name="DIEN, auxiliary loss", model="dien", train={"auxiliary_weight": 1.0}),),
     "GRU4REC": (Arm(name="GRU4REC, gradient through 64 events", model="gru4rec", train={"chunk": 64}),),
@@ -132,7 +135,8 @@ TUNING = Experiment(
     title="Tuning: is it the settings?",
     about="Each model at three learning rates (Adam's, 0.001 elsewhere), and in settings that might hold it back: the "
     "auxiliary loss of DIEN and MIMN, gradients cut after 64 events instead of 16, MIMN as the paper prints it instead of as "
-    "the authors coded it. The validation chooses one row of each model; the claims are about those.",
+    "the authors coded it, and MIMN with a head that sees the controller's state h as it is, as GRU4REC's does. The validation "
+    "chooses one row of each model; the claims are about those.",
     arms=(*(arm for arms in _SETTINGS.values() for arm in arms), _CONTROL),
     claims=(
         *(Claim("MIMN", name) for name in _TUNED[1:]),

@@ -77,7 +77,10 @@ class Mlp(nn.Module):
 
 
 class CtrHead(nn.Module):
-    """Scores N candidates from one memory: [q, s, read-out, channels as q sees them, mean add vector * q, head features]."""
+    """Scores N candidates from one memory: [q, s, read-out, channels as q sees them, mean add vector * q, head features].
+
+    With `head_controller` h_T comes before the head features.
+    """
 
     def __init__(self, variant: Variant, features: int = 0) -> None:
         super().__init__()
@@ -85,7 +88,8 @@ class CtrHead(nn.Module):
         width = variant.event_width
         if variant.miu:
             self.attention = TargetAttention(width)
-        self.mlp = Mlp(2 * width + variant.output_width + (width if variant.miu else 0) + width + features)
+        state = variant.controller_units if variant.head_controller else 0
+        self.mlp = Mlp(2 * width + variant.output_width + (width if variant.miu else 0) + width + state + features)
 
     def inputs(self, step: MimnStep, state: MimnState, candidate_BNX: Tensor, features_BNC: Tensor | None = None) -> Tensor:
         """What the MLP sees, [B, N, I]."""
@@ -104,6 +108,8 @@ class CtrHead(nn.Module):
                 channels_BMD = channels_BMD * state.last_channels.unsqueeze(-1)
             parts.append(self.attention(candidate_BNX, channels_BMD))
         parts.append(added_BD.unsqueeze(1) * candidate_BNX)
+        if v.head_controller:
+            parts.append(state.controller.unsqueeze(1).expand(-1, candidate_BNX.shape[1], -1))
         if features_BNC is not None:
             parts.append(features_BNC)
         return torch.cat(parts, dim=-1)

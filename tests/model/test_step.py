@@ -68,6 +68,7 @@ def test_every_variant_keeps_the_laws_of_one_step(name: str, seed: int) -> None:
         miu_memory=st.sampled_from(["before", "after"]),
         miu_readout=st.sampled_from(["state", "last_output"]),
         pooling=st.sampled_from(["sum", "mean"]),
+        head_controller=st.booleans(),
     ),
     st.integers(1, 3),
 )

@@ -15,6 +15,12 @@ def test_a_variant_survives_json(variant: Variant) -> None:
     assert Variant.from_json(variant.to_json()) == variant
 
 
+def test_a_younger_switch_is_told_only_where_it_is_on() -> None:
+    # What was written before there was the switch stays byte for byte what it was, and is read by releases without it.
+    assert "head_controller" not in Variant().to_json()
+    assert Variant(head_controller=True).to_json() == {**Variant().to_json(), "head_controller": True}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
