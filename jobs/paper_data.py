@@ -39,7 +39,9 @@ MinItemCount = Annotated[
 ValidShare = Annotated[float, typer.Option(help="Share of the users for validation, which the authors' scripts do without.")]
 TestShare = Annotated[float, typer.Option(help="Share of the users for the test.")]
 DropInvalid = Annotated[bool, typer.Option("--drop-invalid", help="Leave out unusable lines and count them.")]
-MemoryMb = Annotated[int, typer.Option(help="What the log may take of memory while it is sorted; the rest is on disk.")]
+MemoryMb = Annotated[
+    int, typer.Option(help="What the log may take of memory while it is sorted; the rest is on disk, beside the output folder.")
+]
 Seed = Annotated[int, typer.Option(help="Seed of negatives, coins and parts.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an older dataset in the output folder.")]
 
@@ -177,6 +179,7 @@ def prepare_amazon(
         invalid = {"reviews": bad.count, "metadata": bad_metadata.count}
         return {name: n for name, n in invalid.items() if n}, Names(categories=categories.names, items={})
 
+    report(f"taking the checksums of {reviews.name} and {metadata.name}")
     digest = f"{file_digest(reviews)}+{file_digest(metadata)}"
     source = Source(name="amazon-books", digest=digest, terms=amazon.HOW_TO_OBTAIN, origin=f"{reviews.name}, {metadata.name}")
     return prepare(
@@ -207,6 +210,7 @@ def prepare_taobao(
         log.load(tables)
         return {"lines": bad.count} if bad.count else {}, None
 
+    report(f"taking the checksum of {source.name}")
     named = Source(name="taobao", digest=file_digest(source), terms=taobao.HOW_TO_OBTAIN, origin=source.name)
     return prepare(
         fill, out, settings, source=named, paper=taobao.TABLE_1, memory_mb=memory_mb, replace=overwrite, report=report

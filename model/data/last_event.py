@@ -107,8 +107,7 @@ def prepare(
     with new_directory(out, KIND, replace=replace) as partial:
         with log_table(partial / "work", memory_mb=memory_mb) as log:
             invalid, names = fill(log)
-            report("ordering the events of every user")
-            left_out = {"invalid": invalid, **_order(log, settings)}
+            left_out = {"invalid": invalid, **_order(log, settings, report)}
             report("drawing samples")
             targets, split_times = _targets(log, settings)
             drawn = _drawn(log, targets, settings)
@@ -117,9 +116,9 @@ def prepare(
                 "without_negative": len(targets) - len(drawn.users),
             }
             _check_parts(drawn.users, left_out)
-            report("writing the events")
-            log.put("drawn", drawn.users)
-            write_events(partial / EVENTS_FILE, log.batches(_HISTORIES))
+            with log.stage("writing the events", report):
+                log.put("drawn", drawn.users)
+                write_events(partial / EVENTS_FILE, log.batches(_HISTORIES))
             log.view("stored", f"SELECT * FROM read_parquet({quoted(partial / EVENTS_FILE)})")
             log.view("training", "SELECT e.* FROM stored e JOIN drawn d ON d.user_id = e.user AND d.split = 'train'")
 
@@ -142,9 +141,15 @@ def prepare(
     return Dataset.open(out)
 
 
-def _order(log: LogTable, settings: LastEventSettings) -> dict[str, int]:
+def _order(log: LogTable, settings: LastEventSettings, report: Report) -> dict[str, int]:
     padding = log.row("SELECT min(item_id) AS item FROM raw")["item"] if settings.padding_item else None
-    return log.order(behaviours=settings.behaviours, first_ms=settings.first_ms, end_ms=settings.end_ms, without_item=padding)
+    return log.order(
+        behaviours=settings.behaviours,
+        first_ms=settings.first_ms,
+        end_ms=settings.end_ms,
+        without_item=padding,
+        report=report,
+    )
 
 
 def _targets(log: LogTable, settings: LastEventSettings) -> tuple[pd.DataFrame, dict[str, int] | None]:

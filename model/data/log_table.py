@@ -3,8 +3,10 @@
 What is held in memory grows with users and items, never with events.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +27,49 @@ RAW_COLUMNS = {
 }
 """What a reader of a raw file gives: every event with its line, which decides where times are equal."""
 
+_TOLD_EVERY_S = 1.0
 Arrays = dict[str, Any]  # numpy arrays by column: DuckDB's types differ from query to query
 
 
 class LogTable:
     """Tables `raw` (as read) and `events` (clean, with each user's positions), and what SQL asks of them."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
-        self._connection = connection
+    def __init__(self, connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
+        self._connection, self._folder = connection, folder
         self.source = "raw"
         connection.execute(
             """CREATE TABLE raw (
                 line BIGINT, user_id VARCHAR, item_id BIGINT, category_id BIGINT, behaviour VARCHAR, time_ms BIGINT)"""
         )
+
+    @contextmanager
+    def stage(self, name: str, report: Callable[[str], None]) -> Iterator[None]:
+        """Report a stage, and while it lasts every second how far its query is and how much is on disk."""
+        over = threading.Event()
+
+        def tell() -> None:
+            while not over.wait(_TOLD_EVERY_S):
+                done = max(0.0, self._connection.query_progress())  # -1 between queries
+                report(f"{name}: {done:.0f} %, {self.disk_bytes / 1e9:.1f} GB on disk for the while")
+
+        report(name)
+        teller = threading.Thread(target=tell, daemon=True)
+        teller.start()
+        try:
+            yield
+        finally:
+            over.set()
+            teller.join()
+
+    @property
+    def disk_bytes(self) -> int:
+        """What the tables and whatever memory could not hold take on disk now."""
+        sizes = 0
+        for folder, _, names in os.walk(self._folder):  # which passes over a folder that has just gone
+            for name in names:
+                with suppress(FileNotFoundError):  # what was spilled comes and goes
+                    sizes += Path(folder, name).stat().st_size
+        return sizes
 
     def load(self, tables: Iterable[Any]) -> None:  # Any: pyarrow ships no types
         """Append what a reader gives to `raw`."""
@@ -61,7 +93,13 @@ class LogTable:
         self._connection.execute(f"CREATE TEMP VIEW {name} AS {query}")
 
     def order(
-        self, *, behaviours: Sequence[str] | None, first_ms: int, end_ms: int, without_item: int | None = None
+        self,
+        *,
+        behaviours: Sequence[str] | None,
+        first_ms: int,
+        end_ms: int,
+        without_item: int | None = None,
+        report: Callable[[str], None] = lambda stage: None,
     ) -> dict[str, int]:
         """Make `events` of `raw`: what is accepted, each event once, numbered within its user; say how many were left out.
 
@@ -79,15 +117,24 @@ class LogTable:
         left_out = self.row(
             "SELECT " + ", ".join(f"count(*) FILTER ({rule}) AS {name}" for name, rule in counts.items()) + " FROM raw"
         )
-        self._connection.execute(
-            f"""CREATE TABLE events AS
-            WITH once AS (
+        # One after another: in one query their bounds of memory would be one, and a long log would not fit.
+        with self.stage("taking each event once", report):
+            self._connection.execute(
+                f"""CREATE TABLE once AS
                 SELECT user_id, time_ms, item_id, behaviour, min(line) AS line, max(category_id) AS category_id
-                FROM {self.source} WHERE {accepted} GROUP BY ALL)
-            SELECT user_id, row_number() OVER (PARTITION BY user_id ORDER BY time_ms, line) - 1 AS position,
-                count(*) OVER (PARTITION BY user_id) AS length, item_id, category_id, behaviour, time_ms
-            FROM once ORDER BY time_ms, user_id, position"""
-        )
+                FROM {self.source} WHERE {accepted} GROUP BY ALL"""
+            )
+        with self.stage("numbering the events of every user", report):
+            self._connection.execute(
+                """CREATE TABLE numbered AS
+                SELECT user_id, row_number() OVER (PARTITION BY user_id ORDER BY time_ms, line) - 1 AS position,
+                    count(*) OVER (PARTITION BY user_id) AS length, item_id, category_id, behaviour, time_ms
+                FROM once"""
+            )
+            self._connection.execute("DROP TABLE once")
+        with self.stage("ordering the events by time", report):
+            self._connection.execute("CREATE TABLE events AS SELECT * FROM numbered ORDER BY time_ms, user_id, position")
+            self._connection.execute("DROP TABLE numbered")
         kept = self.row("SELECT count(*) AS events FROM events")["events"]
         left_out["duplicates"] = self.row("SELECT count(*) AS rows FROM raw")["rows"] - sum(left_out.values()) - kept
         if not kept and not any(left_out.values()):
@@ -124,10 +171,16 @@ def log_table(folder: Path, *, memory_mb: int) -> Iterator[LogTable]:
         with duckdb.connect(folder / "log.duckdb") as connection:
             connection.execute(f"SET memory_limit = '{memory_mb}MB'")
             connection.execute(f"SET temp_directory = {quoted(folder / 'spilled')}")
-            connection.execute("SET enable_progress_bar = false")
-            yield LogTable(connection)
+            # Kept, so that `stage` can tell it, but not printed.
+            connection.execute("SET enable_progress_bar = true")
+            connection.execute("SET enable_progress_bar_print = false")
+            yield LogTable(connection, folder)
     except duckdb.OutOfMemoryException as error:
         raise EnvironmentProblem(f"--memory-mb {memory_mb} is too little for this log ({error}); give more") from None
+    except RuntimeError as error:
+        if str(error) != "Query interrupted":
+            raise
+        raise KeyboardInterrupt from None  # Ctrl-C, as DuckDB tells it
     except duckdb.IOException as error:
         raise EnvironmentProblem(f"{folder.parent}: the log cannot be sorted on this disk: {error}") from None
 
