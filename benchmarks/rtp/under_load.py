@@ -99,8 +99,9 @@ def soak(run: Run) -> None:
         servers.ours(run.work, run.bundle.path, run.updated_store) as served,
         watched(served) as samples,
     ):
-        generator = Generator([served.port], [run.many_bodies()])
-        generator.closed_loop(connections=servers.THREADS + Limits().waiting, seconds=run.sizes.warm_s)
+        crowd, generator = (Generator([served.port], [run.many_bodies()]) for _ in range(2))
+        crowd.closed_loop(connections=servers.THREADS + Limits().waiting, seconds=run.sizes.warm_s)
+        crowd.close()
         answers = generator.open_loop(rate=rate, seconds=window_s, seed=5)
         generator.close()
     run.note("soak", {"rate": rate, "seconds": window_s, **held(samples), **summary(answers), "updates": updates})
