@@ -1,6 +1,7 @@
 """A behaviour log larger than memory: a table on disk that DuckDB fills, cleans, orders and joins within a bound of memory.
 
-What is held in memory grows with users and items, never with events.
+What is held in memory grows with users and items, and with the events of two windows where negatives come from windows
+(last_event.py); never with the length of the log.
 """
 
 import os
@@ -117,7 +118,7 @@ class LogTable:
         left_out = self.row(
             "SELECT " + ", ".join(f"count(*) FILTER ({rule}) AS {name}" for name, rule in counts.items()) + " FROM raw"
         )
-        # One after another: in one query their bounds of memory would be one, and a long log would not fit.
+        # Each by itself: in one query the three would share the bound of memory, and a long log would not fit.
         with self.stage("taking each event once", report):
             self._connection.execute(
                 f"""CREATE TABLE once AS
