@@ -30,8 +30,9 @@ def _made(function: F, fastmath: set[str]) -> F:
     given, folder = config.CACHE_DIR, _folder()
     config.CACHE_DIR = folder or given
     try:
-        # Inlined, all of them: of what is called by its name there may be several copies in a process, rounded each in its own way,
-        # and which is taken depends on what was compiled here and what was loaded. A run that is gone on with would end differently.
+        # Inlined, all of them: of what is called by its name there may be several copies in a process, each rounded in its own
+        # way, and which is taken depends on what was compiled here and what was loaded. A run that is gone on with would end
+        # differently.
         made: Any = numba.njit(cache=folder is not None, nogil=True, error_model="numpy", fastmath=fastmath, forceinline=True)(
             function
         )
