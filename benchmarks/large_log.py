@@ -1,7 +1,7 @@
 """A raw log larger than memory, prepared: does the memory that this takes grow with the lines?
 
-    python -m benchmarks.large_log                        20 million lines, and a quarter of them
-    python -m benchmarks.large_log --lines 100000000      as many as the true file has; 4 GB of disk and more
+    python -m benchmarks.large_log                                          20 million lines, and a quarter of them
+    python -m benchmarks.large_log --lines 100000000 --memory-mb 500        as many as the true file has; 13 GB of disk
 
 A synthetic UserBehavior.csv (large_log_source.py) goes through `uic data prepare taobao`, the command itself in a process of
 its own, at both lengths and with one bound of memory. Memory is what the process tree has for itself, without libraries' files,

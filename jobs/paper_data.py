@@ -40,7 +40,10 @@ ValidShare = Annotated[float, typer.Option(help="Share of the users for validati
 TestShare = Annotated[float, typer.Option(help="Share of the users for the test.")]
 DropInvalid = Annotated[bool, typer.Option("--drop-invalid", help="Leave out unusable lines and count them.")]
 MemoryMb = Annotated[
-    int, typer.Option(help="What the log may take of memory while it is sorted; the rest is on disk, beside the output folder.")
+    int,
+    typer.Option(
+        help="What the log may take of memory while it is sorted; the rest is beside --out, up to three times the log."
+    ),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of negatives, coins and parts.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an older dataset in the output folder.")]

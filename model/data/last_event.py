@@ -189,8 +189,10 @@ def _drawn(log: LogTable, targets: pd.DataFrame, settings: LastEventSettings) ->
     users = targets[kept].reset_index(drop=True).assign(negative_item=items, negative_category=categories)
     coin = np.random.default_rng((settings.seed, 3)).random(len(targets))[kept] < 0.5
     labels = [np.ones(len(users), dtype=bool), np.zeros(len(users), dtype=bool)] if settings.samples_per_user == 2 else [coin]
+    # Of a million users every column is 8 MB, and each of these steps a copy.
+    asked = users[["user_id", "time_ms", "split"]].rename(columns={"user_id": "user"})
     candidates = [
-        users.assign(
+        asked.assign(
             label=label.astype(np.int8),
             item_id=np.where(label, users["item_id"], users["negative_item"]),
             category_id=np.where(label, users["category_id"], users["negative_category"]),
@@ -205,7 +207,7 @@ def _drawn(log: LogTable, targets: pd.DataFrame, settings: LastEventSettings) ->
     if settings.target_in_history:
         users = users.assign(last_item=samples["item_id"].to_numpy(), last_category=samples["category_id"].to_numpy())
         history = history + 1
-    samples = samples.assign(user=samples["user_id"], position=history.loc[samples.index]).reset_index(drop=True)
+    samples = samples.assign(position=history.loc[samples.index]).reset_index(drop=True)
     return Drawn(users=users, samples=samples[["user", "position", "item_id", "category_id", "label", "time_ms", "split"]])
 
 
