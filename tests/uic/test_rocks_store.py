@@ -179,12 +179,19 @@ def test_a_store_without_its_list_of_files_is_not_taken_for_a_new_one(tmp_path: 
         RocksStore.create_or_open(tmp_path, IDENTITY)
 
 
-def test_a_store_that_has_no_identity_yet_says_that_its_job_stopped(tmp_path: Path) -> None:
-    Rdict(str(tmp_path), Options(raw_mode=True)).close()
+def test_a_store_that_has_no_identity_yet_says_that_its_job_stopped_and_nothing_stays_of_the_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, views = tmp_path / "store", tmp_path / "views"
+    views.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(views))
+    Rdict(str(store), Options(raw_mode=True)).close()
     with pytest.raises(StoreError, match="no identity yet; its job stopped while making it"):
-        RocksStore.open_to_read(tmp_path)
-    RocksStore.create_or_open(tmp_path, IDENTITY).close()
-    RocksStore.open_to_read(tmp_path).close()
+        RocksStore.open_to_read(store)
+    assert not any(views.iterdir())
+    RocksStore.create_or_open(store, IDENTITY).close()
+    RocksStore.open_to_read(store).close()
+    assert not any(views.iterdir())
 
 
 def test_a_store_of_a_newer_release_is_refused_with_both_formats(tmp_path: Path) -> None:

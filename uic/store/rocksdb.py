@@ -31,7 +31,7 @@ from pathlib import Path
 from rocksdict import AccessType, Rdict, WriteBatch
 
 from uic.clock import Days
-from uic.errors import BadInput, StoreError
+from uic.errors import BadInput, StoreError, UicError
 from uic.small import Shrink
 from uic.store.contract import Position, Shard, Source, StoreIdentity
 from uic.store.generations import FILE as LINEAGE_FILE
@@ -150,24 +150,22 @@ class RocksStore(VersionedStore):
         if not (path / "CURRENT").exists():
             raise BadInput(f"{path}: expected an online store, but there is none; `uic job run` makes it")
         # A secondary instance wants a folder for its own log files.
-        view = Path(tempfile.mkdtemp(prefix="uic-store-view-"))
+        view, db = Path(tempfile.mkdtemp(prefix="uic-store-view-")), None
         try:
             db = Rdict(str(path), reading_options(), access_type=AccessType.secondary(str(view)))
             db.try_catch_up_with_primary()
             identity = read_identity(db, path)
+            if identity is None:
+                raise StoreError(f"{path}: the store has no identity yet; its job stopped while making it. Run the job again")
+            return cls(db, path, identity, view=view)
         except BaseException as error:
+            # Whoever waits for a store asks again and again: nothing of a try may stay.
+            if db is not None:
+                db.close()
             shutil.rmtree(view, ignore_errors=True)
-            if isinstance(error, StoreError) or not isinstance(error, Exception):
+            if isinstance(error, UicError) or not isinstance(error, Exception):
                 raise
             raise StoreError(f"{path}: the store cannot be opened: {error}") from error
-        if identity is None:
-            raise StoreError(f"{path}: the store has no identity yet; its job stopped while making it. Run the job again")
-        try:
-            return cls(db, path, identity, view=view)
-        except BaseException:
-            db.close()
-            shutil.rmtree(view, ignore_errors=True)
-            raise
 
     @property
     def lineage(self) -> Lineage:
