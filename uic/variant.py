@@ -76,6 +76,8 @@ class Variant:
         pooling       event embeddings and add vectors reach the head as `sum` (code) or `mean`
         head_controller  the head sees h, the controller's state, as it is, beside what a candidate reads with it (neither paper
                       nor code)
+        read_feedback  the controller sees what the event before has read, r (paper and code); without it the weights for r
+                      are zero and stay so
     """
 
     model: ClassVar[str] = "mimn"
@@ -96,6 +98,7 @@ class Variant:
     miu_readout: MiuReadout = "state"
     pooling: Pooling = "mean"
     head_controller: bool = False
+    read_feedback: bool = True
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -127,7 +130,7 @@ class Variant:
         return ("add_pool", "event_pool") if self.pooling == "sum" else ()
 
     def to_json(self) -> dict[str, Any]:
-        """A switch that is younger than bundles and runs is told only where it is on: theirs stay the bytes they were."""
+        """A switch that is younger than bundles and runs is told only where it is used: theirs stay the bytes they were."""
         return {name: value for name, value in dataclasses.asdict(self).items() if (name, value) not in _BEFORE}
 
     @classmethod
@@ -138,7 +141,7 @@ class Variant:
         return cls(**content)
 
 
-_BEFORE = (("head_controller", False),)
+_BEFORE = (("head_controller", False), ("read_feedback", True))
 
 
 def check_fields(variant: Any) -> None:

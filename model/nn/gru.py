@@ -32,6 +32,7 @@ class GruCell(nn.Module):
     def __init__(self, first_width: int, second_width: int, units: int) -> None:
         super().__init__()
         self.first_width = first_width
+        self.second_width = second_width
         self.units = units
         inputs = first_width + second_width + units
         self.gates = nn.Linear(inputs, 2 * units)
@@ -39,6 +40,23 @@ class GruCell(nn.Module):
         for layer, bias in ((self.gates, 1.0), (self.candidate, 0.0)):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.constant_(layer.bias, bias)
+
+    def ignore_second(self) -> None:
+        """Set the weights of the second input part to zero, where every optimiser leaves them: their gradient is zero too.
+
+        The shapes stay, so whoever computes with the weights needs no other line.
+        """
+        second = slice(self.first_width, self.first_width + self.second_width)
+
+        def zero(gradient: Tensor) -> Tensor:
+            gradient = gradient.clone()
+            gradient[:, second] = 0.0
+            return gradient
+
+        for layer in (self.gates, self.candidate):
+            with torch.no_grad():
+                layer.weight[:, second] = 0.0
+            layer.weight.register_hook(zero)  # type: ignore[no-untyped-call]  # torch: it has no types
 
     def project(self, first: Tensor) -> GruInput:
         """The share of the first input part and of the biases; the same for one event and for a whole sequence."""

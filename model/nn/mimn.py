@@ -73,6 +73,8 @@ class MimnStep(MemoryStep[MimnState]):
         super().__init__()
         v = self.variant = variant
         self.controller = GruCell(v.event_width, v.slot_width, v.controller_units)
+        if not v.read_feedback:
+            self.controller.ignore_second()
         self.sees_utilization = v.mur == "shift"
         # Training only: whether the gradient of L_reg reaches the content addressing, or shift and power alone (the authors').
         self.regularises_content = False

@@ -21,7 +21,7 @@ VARIANTS: dict[str, tuple[AnyVariant, list[str]]] = {
     "default": (preset("default", slots=4, **SIZES), ["hour", "position"]),
     "official": (preset("official", slots=5, top_channels=2, **SIZES), []),
     "paper": (preset("paper", slots=3, key_memory=True, temperature=True, **SIZES), []),
-    "seen": (preset("default", slots=3, head_controller=True, **SIZES), ["hour"]),
+    "seen": (preset("default", slots=3, head_controller=True, read_feedback=False, **SIZES), ["hour"]),
     "ablated": (preset("default", slots=2, mur="none", miu=False, **SIZES), []),
 }
 COMPARED: dict[str, tuple[AnyVariant, list[str]]] = {

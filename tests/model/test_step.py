@@ -69,6 +69,7 @@ def test_every_variant_keeps_the_laws_of_one_step(name: str, seed: int) -> None:
         miu_readout=st.sampled_from(["state", "last_output"]),
         pooling=st.sampled_from(["sum", "mean"]),
         head_controller=st.booleans(),
+        read_feedback=st.booleans(),
     ),
     st.integers(1, 3),
 )
@@ -189,6 +190,23 @@ def test_the_channel_is_fed_by_the_slot_before_or_after_the_write_as_the_variant
         assert torch.allclose(after.channels[:, place], expected, atol=1e-12)
         made[when] = expected
     assert not torch.allclose(made["before"], made["after"])
+
+
+@pytest.mark.parametrize("read_feedback", [True, False])
+def test_h_follows_the_events_alone_just_where_reads_are_not_fed_back_however_long_it_is_trained(read_feedback: bool) -> None:
+    step = make_step(preset("default", read_feedback=read_feedback, **SIZES)).float()
+    events, going = make_events(step, 3, 6).float(), [3] * 6
+    optimiser = torch.optim.AdamW(step.parameters(), lr=0.1, weight_decay=0.1)
+    for _ in range(3):
+        optimiser.zero_grad()
+        step.run(step.initial_state(3), events, going)[-1].pack().square().sum().backward()
+        optimiser.step()
+    start = step.initial_state(3)
+    other = start._replace(read=torch.randn_like(start.read), slots=torch.randn_like(start.slots))
+    with torch.no_grad():
+        one, two = (step.run(each, events, going)[-1] for each in (start, other))
+    assert torch.equal(one.controller, two.controller) is not read_feedback
+    assert not torch.equal(one.read, two.read)
 
 
 @pytest.mark.parametrize("name", ["default", "official", "paper, key memory and temperature"])

@@ -27,6 +27,7 @@ switches: dict[str, st.SearchStrategy[Any]] = {
     "miu_readout": st.sampled_from(["state", "last_output"]),
     "pooling": st.sampled_from(["sum", "mean"]),
     "head_controller": st.booleans(),
+    "read_feedback": st.booleans(),
 }
 sizes: dict[str, st.SearchStrategy[Any]] = {
     "event_width": st.integers(1, 6),

@@ -15,10 +15,11 @@ def test_a_variant_survives_json(variant: Variant) -> None:
     assert Variant.from_json(variant.to_json()) == variant
 
 
-def test_a_younger_switch_is_told_only_where_it_is_on() -> None:
+@pytest.mark.parametrize(("switch", "used"), [("head_controller", True), ("read_feedback", False)])
+def test_a_younger_switch_is_told_only_where_it_is_used(switch: str, used: bool) -> None:
     # What was written before there was the switch stays byte for byte what it was, and is read by releases without it.
-    assert "head_controller" not in Variant().to_json()
-    assert Variant(head_controller=True).to_json() == {**Variant().to_json(), "head_controller": True}
+    assert switch not in Variant().to_json()
+    assert Variant(**{switch: used}).to_json() == {**Variant().to_json(), switch: used}
 
 
 @pytest.mark.parametrize(
