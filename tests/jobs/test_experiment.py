@@ -108,7 +108,7 @@ def test_a_lineage_of_days_has_all_its_rows(uic: Uic, words: list[str], tmp_path
 
 
 def test_claims_about_tuned_models_are_about_what_the_validation_chose(uic: Uic, words: list[str], tmp_path: Path) -> None:
-    asked = ["Embedding&MLP, rate 0.0003", "Embedding&MLP, rate 0.003", "GRU4REC, rate 0.001"]
+    asked = ["Embedding&MLP, rate 0.003", "Embedding&MLP, rate 0.01", "GRU4REC, rate 0.001"]
     ended = uic(*words, "tuning", "--targets", 2, *(word for row in asked for word in ("--only", row)))
     assert ended.code == 0, ended.err
     result = json.loads((tmp_path / "results" / "tuning.json").read_text())
