@@ -114,6 +114,18 @@ def courses(auc: dict[str, dict[int, float]], title: str, out: Path) -> Path:
     return _save(figure, out)
 
 
+def by_day(auc: dict[str, dict[str, float]], title: str, out: Path) -> Path:
+    """AUC of each model on each day that tested it."""
+    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    for number, (name, of_days) in enumerate(auc.items()):
+        # Ten colours come again for the eleventh model, with another mark.
+        axes.plot(list(of_days), list(of_days.values()), marker="os^Dv"[number // 10], label=name)
+    axes.set(xlabel="tested day, trained on all before it", ylabel="test AUC", title=title)
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside right center")
+    return _save(figure, out)
+
+
 def agreement(stored: NDArray[np.float32], offline: NDArray[np.float32], out: Path) -> Path:
     """Each sample's probability from the stored bytes against the offline one, and the histogram of their differences."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")

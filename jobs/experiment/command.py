@@ -1,5 +1,6 @@
 """`uic experiment`: the tables and figures of the paper's section 5, on any dataset."""
 
+import dataclasses
 import datetime
 import os
 import platform
@@ -26,7 +27,10 @@ Name = Literal["table2", "table3", "table4", "table5", "fig1", "fig6", "long-run
 def experiment_command(
     ctx: typer.Context,
     name: Annotated[Name, typer.Argument(help="Which table or figure of the paper; or long-run, or tuning.")],
-    data: Annotated[Path, typer.Option(help="A dataset that `uic data prepare` wrote.")],
+    data: Annotated[
+        Path,
+        typer.Option(help="A dataset that `uic data prepare` wrote, or a folder of those of several days (--progressive)."),
+    ],
     out: Annotated[Path | None, typer.Option(help="Folder of the pages. Default: results/ and the dataset's name.")] = None,
     runs: Annotated[Path, typer.Option(help="Folder of the runs; what is trained there is not trained again.")] = Path(
         "runs/experiments"
@@ -47,25 +51,27 @@ def experiment_command(
     """Train what a table or figure of the paper's section 5 needs, and write its page: Markdown, JSON and a picture.
 
     Killed and asked again, it goes on. All models see the same samples; epochs are chosen by validation alone. Every ranking
-    comes with a paired bootstrap interval over users, beside two controls and the paper's own figures.
+    comes with a paired bootstrap interval over users, beside two controls and the paper's own figures. Given a folder of
+    several days (`uic data prepare table --progressive`), every row is trained for each day and tested on it: NAME-days.md.
 
     Example: uic experiment table2 --data data/ml-100k --targets 20 --epochs 8
     """
+    from jobs.experiment.datasets import datasets_of, people_of
     from jobs.experiment.farm import Farm
-    from model.data.dataset import Dataset
     from model.experiments import page
     from model.experiments.days import busiest_day, table5
     from model.experiments.result import result_of
     from model.experiments.tables import EXPERIMENTS
 
     settings: Settings = ctx.obj
-    dataset = Dataset.open(data)
+    datasets = datasets_of(data, name)
+    dataset = datasets[-1]
     asked = {name: value for name, value in (("epochs", epochs), ("targets", targets)) if value is not None}
     seeds = list(range(seed, seed + repeats))
     cut = _days(dataset, days) if name == "table5" else None
     experiment = EXPERIMENTS[name] if cut is None else table5(days, unusual_day or busiest_day(dataset, cut.cuts_ms[-1]))
     experiment = experiment if only is None else experiment.only(only)
-    tasks = tasks_of(experiment, dataset, runs, settings, seeds, length, asked, cut)
+    tasks = [task for each in datasets for task in tasks_of(experiment, each, runs, settings, seeds, length, asked, cut)]
     console = Console(soft_wrap=True, highlight=False)
     with console.status("") as status:
         farm = Farm(
@@ -74,9 +80,14 @@ def experiment_command(
         farm.run(tasks)
         status.update("comparing")
         asked_for = {arm.name for arm in experiment.arms}
-        finished = [each for task in tasks for each in finished_of(task) if each.arm in asked_for]
-        context = _context(dataset, settings, tasks, seeds, length, jobs)
-        result = result_of(experiment, finished, context) | _extras(experiment, dataset, finished)
+        finished = [
+            dataclasses.replace(each, day=task.data.name if len(datasets) > 1 else "")
+            for task in tasks
+            for each in finished_of(task)
+            if each.arm in asked_for
+        ]
+        context = _context(datasets, settings, tasks, seeds, length, jobs)
+        result = result_of(experiment, finished, context, people_of(datasets)) | _extras(experiment, dataset, finished)
     for path in page.write(result, out or Path("results") / data.resolve().name):
         console.print(str(path), markup=False)
 
@@ -141,26 +152,17 @@ def _extras(experiment: "Experiment", dataset: "Dataset", finished: list[Any]) -
 
 
 def _context(
-    dataset: "Dataset", settings: Settings, tasks: list["Task"], seeds: list[int], length: int, jobs: int
+    datasets: list["Dataset"], settings: Settings, tasks: list["Task"], seeds: list[int], length: int, jobs: int
 ) -> dict[str, Any]:
     """What a page must say of data, settings, machine and command."""
     import torch
 
+    from jobs.experiment.datasets import described
     from model.experiments.intervals import RESAMPLES
 
-    stats = dataset.stats
     config = tasks[0].config
-    tested = dataset.samples()[tasks[0].tested(dataset)]
-    samples = {split: sum(counts.values()) for split, counts in stats["samples"].items()}
     return {
-        "data": {
-            "name": stats["source"]["name"], "label": dataset.label, "digest": dataset.digest,
-            "events": stats["events"], "users": stats["users"], "items": stats["items"],
-            "history": "/".join(map(str, stats["history_length"].values())),
-            "window": f"{stats['parameters']['window_ms'] / 3_600_000:g} hours",
-            "valid_samples": None if tasks[0].days else samples["valid"],
-            "test_samples": len(tested), "test_users": int(tested["user"].nunique()),
-        },
+        "data": described(datasets, tasks[0]),
         "asked": {
             "targets": config.targets, "epochs": config.epochs, "seeds": seeds, "length": length, "jobs": max(1, jobs),
             "preset": settings.model.preset,

@@ -36,6 +36,7 @@ class Farm:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _left: dict[str, Task] = field(default_factory=dict)
     _is_over: bool = False
+    _of_days: bool = False
 
     def run(self, tasks: Sequence[Task]) -> None:
         """All tasks; those that fail are named at the end, when the others are done."""
@@ -44,6 +45,7 @@ class Farm:
         self._left = {name: task for name, task in distinct.items() if name not in done}
         for task in done.values():
             self._taken.setdefault(task.arm, []).append(task.figures()["seconds"])
+        self._of_days = len({task.data for task in tasks}) > 1
         self.said(f"{len(distinct)} runs: {len(done)} are trained already, {len(self._left)} are left")
         failed: list[str] = []
         with ThreadPoolExecutor(max(1, self.jobs)) as pool:
@@ -74,13 +76,13 @@ class Farm:
         began = time.monotonic()
         failure = self._in_process(task) if self.jobs else self._here(task)
         if failure is not None:
-            return f"  {task.arm}, seed {task.seed}: {failure}"
+            return f"  {self._name(task)}: {failure}"
         with self._lock:
             self._left.pop(task.run.name, None)
             figures = task.figures()
             self._taken.setdefault(task.arm, []).append(time.monotonic() - began)
             self.said(
-                f"{task.arm}, seed {task.seed}: validation AUC {figures['valid']['auc']:.4f} in epoch {figures['best_epoch']}, "
+                f"{self._name(task)}: validation AUC {figures['valid']['auc']:.4f} in epoch {figures['best_epoch']}, "
                 f"test {figures['test']['auc']:.4f}; {time.monotonic() - began:.0f} s.  {self._standing()}"
             )
         return None
@@ -124,6 +126,9 @@ class Farm:
             return f"{last} (all of it: {log})"
         return None
 
+    def _name(self, task: Task) -> str:
+        return f"{task.arm}, seed {task.seed}" + (f", {task.data.name}" if self._of_days else "")
+
     def _standing(self) -> str:
         left = self.estimate_s()
         return f"{len(self._left)} left" + (f", about {duration(left)}" if left and self._left else "")
@@ -131,7 +136,7 @@ class Farm:
     def _move(self, task: Task, at: Json) -> None:
         with self._lock:
             share = f" {at['share']:.0%}" if "share" in at else ""
-            self._at[task.run.name] = f"{task.arm} s{task.seed} epoch {at['epoch']}/{at['of_epochs']}{share}"
+            self._at[task.run.name] = f"{self._name(task)} epoch {at['epoch']}/{at['of_epochs']}{share}"
             self.moving("; ".join(self._at.values()) + f"  ({self._standing()})")
 
     def _stop(self) -> None:

@@ -1,13 +1,15 @@
 """Paired bootstrap intervals: how sure a difference of two models is, users being what was sampled.
 
 Both models scored the same samples. Each resample draws users with replacement, all their samples with them, and measures both
-models on it; so what makes a user easy or hard for both cancels out. Repeats (seeds) of a model are averaged within a resample.
+models on it; so what makes a user easy or hard for both cancels out. Repeats (seeds) of a model are averaged within a resample,
+and so are several tests (days): whoever is drawn is drawn on every day.
 """
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import bootstrap
 
@@ -54,16 +56,29 @@ def auc_of_weights(label: Samples, probability: Samples) -> Callable[[NDArray[np
     return auc
 
 
-def auc_difference(
-    user: NDArray[np.int64], label: Samples, better: Sequence[Samples], worse: Sequence[Samples], *, seed: int = 0
-) -> Interval:
-    """The difference of pooled AUC; `better` and `worse` hold the probabilities of every repeat."""
-    users, user_S = np.unique(user, return_inverse=True)
-    ours, theirs = ([auc_of_weights(label, probability) for probability in each] for each in (better, worse))
+class Compared(NamedTuple):
+    """The samples of one test as two models scored them, in every repeat. A user has one number in all tests."""
+
+    user: NDArray[np.int64]
+    label: Samples
+    better: Sequence[Samples]
+    worse: Sequence[Samples]
+
+
+def auc_difference(*tests: Compared, seed: int = 0) -> Interval:
+    """The difference of pooled AUC, the mean of the tests'."""
+    users, code = np.unique(np.concatenate([test.user for test in tests]), return_inverse=True)
+    code_S = np.split(code, np.cumsum([len(test.user) for test in tests])[:-1])
+    ours = [[auc_of_weights(test.label, probability) for probability in test.better] for test in tests]
+    theirs = [[auc_of_weights(test.label, probability) for probability in test.worse] for test in tests]
 
     def difference(drawn: NDArray[np.int64]) -> float:
-        weight_S = np.bincount(drawn, minlength=len(users)).astype(np.float64)[user_S]
-        return float(np.mean([auc(weight_S) for auc in ours]) - np.mean([auc(weight_S) for auc in theirs]))
+        weight_U = np.bincount(drawn, minlength=len(users)).astype(np.float64)
+        of_tests = [
+            np.mean([auc(weight_U[codes]) for auc in better]) - np.mean([auc(weight_U[codes]) for auc in worse])
+            for codes, better, worse in zip(code_S, ours, theirs, strict=True)
+        ]
+        return float(np.mean(of_tests))
 
     everyone = np.arange(len(users))
     drawn = bootstrap(
@@ -73,24 +88,27 @@ def auc_difference(
     return Interval(difference(everyone), float(drawn.confidence_interval.low), float(drawn.confidence_interval.high))
 
 
-def user_auc_difference(
-    user: NDArray[np.int64], label: Samples, better: Sequence[Samples], worse: Sequence[Samples], *, seed: int = 0
-) -> Interval:
-    """The difference of per-user AUC, users weighted by their samples."""
-    ours, theirs = ([user_aucs(user, label, probability) for probability in each] for each in (better, worse))
-    samples = ours[0]["samples"].to_numpy(dtype=np.float64)
-    of_user = np.mean([each["auc"].to_numpy() for each in ours], axis=0) - np.mean(
-        [e["auc"].to_numpy() for e in theirs], axis=0
-    )
+def user_auc_difference(*tests: Compared, seed: int = 0) -> Interval:
+    """The difference of per-user AUC within each test, users weighted by their samples."""
+    of_users = pd.concat([_of_users(test) for test in tests]).groupby(level=0).sum()
+    weighted, samples = of_users["weighted"].to_numpy(), of_users["samples"].to_numpy(dtype=np.float64)
 
     def mean(weighted: NDArray[np.float64], weight: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
         total: NDArray[np.float64] = weighted.sum(axis=axis) / weight.sum(axis=axis)
         return total
 
-    weighted = of_user * samples
     drawn = bootstrap(
         (weighted, samples), mean, paired=True, vectorized=True, n_resamples=RESAMPLES, method="percentile",
         confidence_level=_LEVEL, rng=np.random.default_rng(seed),
     )  # fmt: skip
     whole = float(mean(weighted, samples))
     return Interval(whole, float(drawn.confidence_interval.low), float(drawn.confidence_interval.high))
+
+
+def _of_users(test: Compared) -> pd.DataFrame:
+    """By user: the difference of their AUC times their `samples`, and those."""
+    ours, theirs = (
+        [user_aucs(test.user, test.label, probability) for probability in each] for each in (test.better, test.worse)
+    )
+    difference = sum(each["auc"] for each in ours) / len(ours) - sum(each["auc"] for each in theirs) / len(theirs)
+    return pd.DataFrame({"weighted": difference * ours[0]["samples"], "samples": ours[0]["samples"]})

@@ -34,6 +34,8 @@ def page(result: Json) -> str:
         "most": {"all": "every sample", "last": "the last"}.get(str(targets), f"at most {targets}, spread evenly,"),
         "rows": _rows(result),
         "claims": _claims(result),
+        "days_tested": result["data"].get("days"),
+        "by_day": _by_day(result),
         "shares": shares and _shares(shares, writes or {}),
         "writes": writes and _writes(writes),
         "days": days and _table(list(days["mean_events"]), [[f"{n:.1f}" for n in days["mean_events"].values()]]),
@@ -66,6 +68,12 @@ def _rows(result: Json) -> str:
     return _table([*head, *(f"paper, {column}" for column in papers)], lines)
 
 
+def _by_day(result: Json) -> str | None:
+    if not (days := result["data"].get("days")):
+        return None
+    return _table(["AUC", *days], [[row["arm"], *(_spread(row["days"][day]) for day in days)] for row in result["rows"]])
+
+
 def _chosen(result: Json) -> str | None:
     if "chosen" not in result:
         return None
@@ -78,14 +86,16 @@ def _chosen(result: Json) -> str | None:
 
 def _claims(result: Json) -> str:
     lines = []
+    has_days = bool(result["data"].get("days"))
     for claim in result["claims"]:
         lines.append(
             [
                 f"{claim['better']} over {claim['worse']}", _interval(claim["auc"]), f"**{claim['auc']['verdict']}**",
                 _interval(claim["user_auc"]), claim["user_auc"]["verdict"], f"{claim['repeats_for_it']} of {claim['repeats']}",
+                *([f"{claim['days_for_it']} of {claim['days']}"] if has_days else []),
             ]
         )  # fmt: skip
-    return _table(["claim", "AUC", "", "user AUC", "", "repeats for it"], lines)
+    return _table(["claim", "AUC", "", "user AUC", "", "repeats for it", *(["days for it"] if has_days else [])], lines)
 
 
 def _shares(counted: Json, written: Json) -> str:
@@ -140,6 +150,9 @@ def _picture(result: Json, out: Path) -> Path:
     if grown := result.get("long_run"):
         courses = {arm: {each["events"]: each["auc"] for each in moments} for arm, moments in grown.items()}
         return plots.courses(courses, title, out)
+    if result["data"].get("days"):
+        by_day = {row["arm"]: {day: each["mean"] for day, each in row["days"].items()} for row in result["rows"]}
+        return plots.by_day(by_day, title, out)
     return plots.repeats(auc, title, "test AUC of each repeat, and their mean", out)
 
 

@@ -120,6 +120,46 @@ def test_claims_about_tuned_models_are_about_what_the_validation_chose(uic: Uic,
     assert f"| Embedding&MLP | {best} |" in (tmp_path / "results" / "tuning.md").read_text()
 
 
+def test_days_of_a_log_are_one_table_each_tested_by_models_trained_before_it(
+    uic: Uic, words: list[str], tmp_path: Path
+) -> None:
+    log, days = tmp_path / "log.parquet", ["2017-07-17", "2017-07-18"]
+    small.log(users=8, rows=900, days=5).rename(columns={"user": "user_id"}).to_parquet(log)
+    prepared = ["data", "prepare", "table", "--events", log, "--window-hours", 48, "--out", tmp_path / "days"]
+    assert uic(*prepared, "--progressive", ":".join(days)).code == 0
+    asked = ["--data", tmp_path / "days", "--targets", 3, "--only", "Embedding&MLP", "--only", "GRU4REC"]
+    ended = uic(*words, "table2", *asked, "--repeats", 2)
+    assert ended.code == 0, ended.err
+    assert "12 runs: 0 are trained already, 12 are left" in ended.out  # 3 rows, 2 seeds, 2 days
+    assert "GRU4REC, seed 8, 2017-07-18: validation AUC" in ended.out
+    result = json.loads((tmp_path / "results" / "table2-days.json").read_text())
+    tests = [Dataset.open(tmp_path / "days" / day).samples("test") for day in days]
+    assert result["data"]["test_samples"] == sum(map(len, tests))
+    assert result["data"]["test_users"] == len(set().union(*(test["user"] for test in tests)))
+    for row in result["rows"]:
+        auc = {(run["day"], run["seed"]): run["test"]["auc"] for run in row["runs"]}
+        assert auc.keys() == {(day, seed) for day in days for seed in (7, 8)}
+        assert row["auc"]["mean"] == pytest.approx(sum(auc.values()) / 4)
+        assert {day: each["mean"] for day, each in row["days"].items()} == pytest.approx(
+            {day: (auc[day, 7] + auc[day, 8]) / 2 for day in days}
+        )
+    means = {row["arm"]: row["auc"]["mean"] for row in result["rows"]}
+    for claim in result["claims"]:
+        assert claim["auc"]["difference"] == pytest.approx(means[claim["better"]] - means[claim["worse"]], abs=1e-6)
+        assert claim["days"] == claim["repeats"] == 2
+    written = (tmp_path / "results" / "table2-days.md").read_text()
+    assert "| AUC | 2017-07-17 | 2017-07-18 |" in written
+    assert "days for it" in written
+
+
+def test_what_is_about_one_dataset_refuses_several_days(uic: Uic, words: list[str], data: Dataset, tmp_path: Path) -> None:
+    for day in ("2017-07-17", "2017-07-18"):
+        shutil.copytree(data.path, tmp_path / "days" / day)
+    ended = uic(*words, "fig6", "--data", tmp_path / "days")
+    assert ended.code == 2
+    assert "fig6 is about one dataset, and this folder has several: name one of 2017-07-17, 2017-07-18" in ended.err
+
+
 def test_a_row_that_is_not_there_is_refused_with_those_that_are(uic: Uic, words: list[str]) -> None:
     ended = uic(*words, "table2", "--only", "SIM")
     assert ended.code == 2
