@@ -123,6 +123,7 @@ def taobao_command(
     A coin decides which of the two. The history is the last 200 clicks before the T-th. The users who click last are the test.
     Legacy: target-in-history (the candidate ends its own history), item-zero-is-padding (the smallest item id vanishes),
     all-behaviours (carts, favourites and purchases too), uniform-negatives (every item alike), any-time (broken clocks too).
+    Meanwhile up to three times the unpacked log is on the disk of --out (benchmarks/LARGE_LOG.md).
 
     Example: uic data prepare taobao --source UserBehavior.csv.zip --out data/taobao
     """
