@@ -131,6 +131,9 @@ _SEES, _NOT_FED = {"head_controller": True}, {"read_feedback": False}
 _SEEN = {rate: _at(rate, "MIMN, the head sees h", _SEES) for rate in _RATES}
 _ALONE = _at(3e-3, "MIMN, reads not fed back", _NOT_FED)
 _SEEN_ALONE = _at(3e-3, "MIMN, the head sees h, reads not fed back", _SEES | _NOT_FED)
+# Not MIMN any more, and in no group: what is left between it and a plain GRU without what it adds to a memory network.
+_WITHOUT = _at(3e-3, "MIMN, without MUR and MIU", _NTM, **_PLAIN)
+_SEEN_WITHOUT = _at(3e-3, "MIMN, without MUR and MIU, the head sees h", _SEES | _NTM, **_PLAIN)
 _FURTHER_SETTINGS = {
     "MIMN": (
         *_SEEN.values(),
@@ -151,8 +154,9 @@ TUNING = Experiment(
     "auxiliary loss of DIEN and MIMN, gradients cut after 64 events instead of 16, MIMN as the paper prints it instead of as "
     "the authors coded it, with a head that sees the controller's state h as it is, as GRU4REC's does, and with a controller "
     "that does not see what the slots were read for. The validation chooses one row of each model; the first claims are about "
-    "those, the last ask what single settings of MIMN are worth.",
-    arms=(*(arm for arms in _SETTINGS.values() for arm in arms), _CONTROL),
+    "those. The others ask what single settings of MIMN are worth, and what is left between it and a GRU without memory "
+    "utilization regularization and memory induction unit (rows that nothing is chosen from).",
+    arms=(*(arm for arms in _SETTINGS.values() for arm in arms), _WITHOUT, _SEEN_WITHOUT, _CONTROL),
     claims=(
         *(Claim("MIMN", name) for name in _TUNED[1:]),
         Claim("DIEN", "Embedding&MLP"),
@@ -160,6 +164,9 @@ TUNING = Experiment(
         Claim(_SEEN[3e-3].name, "MIMN, rate 0.003"),
         Claim(_ALONE.name, "MIMN, rate 0.003"),
         Claim(_SEEN_ALONE.name, _SEEN[3e-3].name),
+        Claim(_WITHOUT.name, "MIMN, rate 0.003"),
+        Claim(_SEEN_WITHOUT.name, _SEEN[3e-3].name),
+        Claim("GRU4REC, rate 0.003", _SEEN_WITHOUT.name),
     ),
     groups={name: tuple(arm.name for arm in arms) for name, arms in _SETTINGS.items()},
 )
