@@ -1,41 +1,20 @@
-"""What `uic job run` shows while it runs: one moving line on a terminal, a plain line now and then elsewhere."""
+"""What `uic job run` shows while it runs."""
 
-import sys
 import time
 
-from rich.console import Console
-from rich.live import Live
-from rich.text import Text
-
+from jobs.live_line import LiveLine
 from operators.progress import ReadProgress, UpdateProgress
 
-_PLAIN_EVERY_S = 10.0
 
-
-class Display:
-    """Progress and notices of one run, on standard error, so that the summary stands alone on standard output."""
+class Display(LiveLine):
+    """Progress and notices of one run."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
-        self._live = Live(console=self._console, refresh_per_second=4, transient=True) if sys.stderr.isatty() else None
+        super().__init__()
         self._started = time.monotonic()
-        self._next_plain = self._started + _PLAIN_EVERY_S
         self._last = (self._started, 0)
         self._rate = 0.0
         self._notices: set[str] = set()
-
-    def __enter__(self) -> "Display":
-        if self._live is not None:
-            self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._live is not None:
-            self._live.stop()
-
-    def say(self, text: str) -> None:
-        """A line that stays."""
-        self._console.print(text, markup=False)
 
     def notice(self, text: str) -> None:
         """A warning, once."""
@@ -44,12 +23,7 @@ class Display:
             self.say(f"warning: {text}")
 
     def show(self, read: ReadProgress | None, update: UpdateProgress | None, last_checkpoint: str) -> None:
-        line = self._line(read, update, last_checkpoint)
-        if self._live is not None:
-            self._live.update(Text(line))
-        elif time.monotonic() >= self._next_plain:
-            self._next_plain = time.monotonic() + _PLAIN_EVERY_S
-            self.say(line)
+        self.move(self._line(read, update, last_checkpoint))
 
     def _line(self, read: ReadProgress | None, update: UpdateProgress | None, last_checkpoint: str) -> str:
         seconds = time.monotonic() - self._started

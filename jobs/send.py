@@ -1,17 +1,13 @@
 """`uic events produce`: event files or a generated load into the events topic."""
 
-import sys
-import time
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.live import Live
-from rich.text import Text
 
+from jobs.live_line import LiveLine
 from uic.errors import BadInput
 
 if TYPE_CHECKING:
@@ -21,7 +17,6 @@ if TYPE_CHECKING:
     from uic.synthetic.spec import SyntheticSpec
 
 Record = tuple[bytes | None, bytes]
-_PLAIN_EVERY_S = 10.0
 _SLOW_S = 1.0
 
 
@@ -119,33 +114,18 @@ def generated(spec: "SyntheticSpec | None", ids: "Ids | None") -> Iterator[Recor
         yield from zip(block.keys, block.payloads, strict=True)
 
 
-class Progress:
-    """One moving line on a terminal, a plain line now and then elsewhere; on standard error."""
+class Progress(LiveLine):
+    """How much is sent; `rate` is what was asked for."""
 
     def __init__(self, rate: float | None) -> None:
+        super().__init__()
         self._rate = rate
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
-        self._live = Live(console=self._console, refresh_per_second=4, transient=True) if sys.stderr.isatty() else None
-        self._next_plain = time.monotonic() + _PLAIN_EVERY_S
-
-    def __enter__(self) -> "Progress":
-        if self._live is not None:
-            self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._live is not None:
-            self._live.stop()
 
     def show(self, done: "Produced") -> None:
         line = f"{done.seconds:5.0f} s  {done.sent:,} sent  {done.delivered:,} acknowledged  {_rate(done):,.0f} events/s"
         if self._rate is not None and done.behind_s > _SLOW_S:
             line += f"  cannot keep up with {self._rate:g} a second: {done.behind_s:.0f} s behind at worst"
-        if self._live is not None:
-            self._live.update(Text(line))
-        elif time.monotonic() >= self._next_plain:
-            self._next_plain = time.monotonic() + _PLAIN_EVERY_S
-            self._console.print(line, markup=False)
+        self.move(line)
 
 
 def _spec(words: list[str], bundle: Path | None, limit: int | None) -> "tuple[SyntheticSpec, Ids | None]":
