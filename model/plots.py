@@ -69,15 +69,18 @@ def bars(
 
 
 def repeats(rows: dict[str, list[float]], title: str, label: str, out: Path) -> Path:
-    """Every repeat of each row as a dot, and their mean as a bar's end."""
-    figure, axes = plt.subplots(figsize=(7, 0.9 + 0.45 * len(rows)), layout="constrained")
-    for place, (name, values) in enumerate(rows.items()):
+    """Every repeat of each row as a dot, and their mean as a line, with its figure at the right."""
+    width = 5.0 + 0.07 * max(map(len, rows))  # names of rows take their room from none of the dots
+    figure, axes = plt.subplots(figsize=(width, 0.9 + 0.38 * len(rows)), layout="constrained")
+    for place, values in enumerate(rows.values()):
         axes.plot(values, [place] * len(values), "o", color="tab:blue", alpha=0.5)
-        axes.plot([float(np.mean(values))], [place], "|", color="black", markersize=18, label=name)
-        axes.annotate(f"{np.mean(values):.4f}", (max(values), place), (9, 0), textcoords="offset points", va="center")
+        axes.plot([float(np.mean(values))], [place], "|", color="black", markersize=18)
     axes.set_yticks(range(len(rows)), list(rows))
+    axes.margins(y=0.8 / len(rows))
     axes.invert_yaxis()
-    axes.margins(x=0.22, y=0.15)  # room for the figure behind the last dot
+    means = axes.secondary_yaxis("right")
+    means.set_yticks(range(len(rows)), [f"{np.mean(values):.4f}" for values in rows.values()])
+    means.tick_params(length=0)
     axes.grid(axis="x", alpha=0.3)
     axes.set(xlabel=label)
     figure.suptitle(title, fontsize="medium")  # over the names of the rows too, or long ones are cut
