@@ -134,16 +134,18 @@ _SEEN_ALONE = _at(3e-3, "MIMN, the head sees h, reads not fed back", _SEES | _NO
 # Not MIMN any more, and in no group: what is left between it and a plain GRU without what it adds to a memory network.
 _WITHOUT = _at(3e-3, "MIMN, without MUR and MIU", _NTM, **_PLAIN)
 _SEEN_WITHOUT = _at(3e-3, "MIMN, without MUR and MIU, the head sees h", _SEES | _NTM, **_PLAIN)
+_WITH_LOSS, _DIEN_WITH_LOSS = (_at(3e-3, f"{name}, auxiliary loss", auxiliary_weight=1.0) for name in ("MIMN", "DIEN"))
 _FURTHER_SETTINGS = {
     "MIMN": (
         *_SEEN.values(),
         _ALONE,
         _SEEN_ALONE,
-        _at(3e-3, "MIMN, auxiliary loss", auxiliary_weight=1.0),
+        _WITH_LOSS,
+        _at(3e-3, "MIMN, auxiliary loss, the head sees h", _SEES, auxiliary_weight=1.0),
         _at(3e-3, "MIMN, gradient through 64 events", chunk=64),
         _at(3e-3, "MIMN, as printed", PRESETS["paper"]),
     ),
-    "DIEN": (_at(3e-3, "DIEN, auxiliary loss", auxiliary_weight=1.0),),
+    "DIEN": (_DIEN_WITH_LOSS,),
     "GRU4REC": (_at(3e-3, "GRU4REC, gradient through 64 events", chunk=64),),
 }
 _SETTINGS = {name: (*_BY_RATE[name], *_FURTHER_SETTINGS.get(name, ())) for name in _TUNED}
@@ -164,6 +166,8 @@ TUNING = Experiment(
         Claim(_SEEN[3e-3].name, "MIMN, rate 0.003"),
         Claim(_ALONE.name, "MIMN, rate 0.003"),
         Claim(_SEEN_ALONE.name, _SEEN[3e-3].name),
+        Claim(_WITH_LOSS.name, "MIMN, rate 0.003"),
+        Claim(_DIEN_WITH_LOSS.name, "DIEN, rate 0.003"),
         Claim(_WITHOUT.name, "MIMN, rate 0.003"),
         Claim(_SEEN_WITHOUT.name, _SEEN[3e-3].name),
         Claim("GRU4REC, rate 0.003", _SEEN_WITHOUT.name),
