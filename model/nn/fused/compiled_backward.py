@@ -108,116 +108,6 @@ def slope(x: np.float32) -> np.float32:
 
 
 @compiled
-def given_back(given: Given, t: int, u: int, first: States, has_channels: bool) -> None:
-    """Add the gradients of the memory after event t of user u, where one was read there."""
-    slots = first.slots.shape[1]
-    if given.at_5T[0, t] >= 0:
-        add(first.h[u], given.h[given.at_5T[0, t], u])
-    if given.at_5T[1, t] >= 0:
-        add(first.read[u], given.read[given.at_5T[1, t], u])
-    if given.at_5T[2, t] >= 0:
-        for i in range(slots):
-            add(first.slots[u, i], given.slots[given.at_5T[2, t], u, i])
-    if given.at_5T[3, t] >= 0:
-        add(first.written[u], given.written[given.at_5T[3, t], u])
-    if has_channels and given.at_5T[4, t] >= 0:
-        for i in range(slots):
-            add(first.channels[u, i], given.channels[given.at_5T[4, t], u, i])
-
-
-@compiled
-def write_back(
-    write: Float32, before: Float32, added: Float32, erased: Float32, d_slots: Float32, d_write: Float32, d_add: Float32,
-    d_erase: Float32,
-) -> None:  # fmt: skip
-    """Gradients of M' = M (1 - w e) + w a: `d_slots` of M' becomes that of M; sets those of w, a and e."""
-    clear(d_add)
-    clear(d_erase)
-    for i in range(len(write)):
-        of_write, total, row, d_row = write[i], ZERO, before[i], d_slots[i]
-        for j in range(len(added)):
-            d_after, erase = d_row[j], erased[j]
-            total += d_after * (added[j] - row[j] * erase)
-            d_change = of_write * d_after
-            d_add[j] += d_change
-            d_erase[j] -= d_change * row[j]
-            d_row[j] = d_after - d_change * erase
-        d_write[i] = total
-
-
-@compiled
-def rebalance_back(
-    weights: Float32, scalars: Float32, d_written: Float32, taps: Float32, d_taps: Float32, d_mixed: Float32,
-    d_content: Float32, d_scalars: Float32,
-) -> None:  # fmt: skip
-    """Gradients of w = C(content) and of g' = g + C(w), C being a shift by three taps and a power.
-
-    `scalars` are the power and the taps before their nonlinearities, `d_scalars` their gradients. `d_content` comes as the
-    gradient of w and becomes that of the content weights.
-    """
-    slots = len(d_content)
-    power = POWER + POWER * softplus(clipped(scalars[0]))
-    for tap in range(3):
-        taps[tap] = clipped(scalars[1 + tap])
-        d_taps[tap] = ZERO
-    softmax(taps)
-    copy(d_mixed, d_written)
-    # The increment of g is C of the write weight as a constant: gradients reach taps and power alone.
-    d_power = balance_back(
-        d_mixed, weights[BALANCED], weights[TWICE], weights[MIXED_TWICE], weights[LOG_TWICE], taps, power, d_taps
-    )
-    copy(d_mixed, d_content)
-    d_power += balance_back(d_mixed, weights[CONTENT], weights[BALANCED], weights[MIXED], weights[LOG], taps, power, d_taps)
-    for i in range(slots):
-        behind, ahead = d_mixed[(i + slots - 1) % slots], d_mixed[(i + 1) % slots]
-        d_content[i] = taps[0] * d_mixed[i] + taps[1] * ahead + taps[2] * behind
-    softmax_back(d_taps, taps)
-    d_scalars[0] = d_power * POWER * sigmoid(scalars[0]) * slope(scalars[0])
-    for tap in range(3):
-        d_scalars[1 + tap] = d_taps[tap] * slope(scalars[1 + tap])
-
-
-@compiled
-def address_back(
-    switches: Switches, layers: Layers, key: Float32, scalar: np.float32, weights: Float32, cosines: Float32, before: Float32,
-    norms: Float32, d_own: Float32, d_slots: Float32, d_norms: Float32, d_key: Float32, key_dots: Float32,
-) -> np.float32:  # fmt: skip
-    """Gradients of a head's content addressing, w = softmax(strength cosine); returns that of the strength's `scalar`.
-
-    `d_own` of the weights becomes that of what the softmax was of. Adds to `d_slots` and `d_norms`; sets `d_key`, before its
-    tanh, and `key_dots`, of the products with the key memory.
-    """
-    slots = len(before)
-    key_norm = math.sqrt(dot(key, key))
-    strength = switches.offset + switches.scale * softplus(clipped(scalar))
-    softmax_back(d_own, weights)
-    d_strength, d_key_norm = ZERO, ZERO
-    for i in range(slots):
-        cosine = cosines[i]
-        d_strength += d_own[i] * cosine
-        d_dot = d_own[i] * strength / (key_norm * norms[i] + EPSILON)
-        d_key_norm -= d_dot * cosine * norms[i]
-        d_norms[i] -= d_dot * cosine * key_norm
-        row, d_row = before[i], d_slots[i]
-        for j in range(len(key)):
-            d_key[j] += d_dot * row[j]
-            d_row[j] += d_dot * key[j]
-    for i in range(len(layers.keys_MD)):
-        cosine, norm, row = cosines[slots + i], norms[slots + i], layers.keys_MD[i]
-        d_strength += d_own[i] * cosine
-        d_dot = d_own[i] * strength / (key_norm * norm + EPSILON)
-        d_key_norm -= d_dot * cosine * norm
-        d_norms[slots + i] -= d_dot * cosine * key_norm
-        key_dots[i] = d_dot
-        for j in range(len(key)):
-            d_key[j] += d_dot * row[j]
-    of_key = d_key_norm / (_TINY if key_norm < _TINY else key_norm)
-    for j in range(len(key)):
-        d_key[j] = (d_key[j] + of_key * key[j]) * (ONE - key[j] * key[j])
-    return d_strength * switches.scale * sigmoid(scalar) * slope(scalar)
-
-
-@compiled
 def walk_back(
     switches: Switches, layers: Layers, lengths: Int64, users: tuple[int, int], states: States, kept: Kept, given: Given,
     found: Found,
@@ -234,30 +124,75 @@ def walk_back(
         norms[slots + i] = math.sqrt(dot(layers.keys_MD[i], layers.keys_MD[i]))
     for u in range(users[0], users[1]):
         d_h, d_read, d_slots, d_written = found.first.h[u], found.first.read[u], found.first.slots[u], found.first.written[u]
+        d_channels = found.first.channels
         for t in range(lengths[u] - 1, -1, -1):
             before, heads, weights, cosines = states.slots[t, u], kept.heads[t, u], kept.weights[t, u], kept.cosines[t, u]
             d_heads = found.heads[t, u]
-            given_back(given, t, u, found.first, has_channels)
+            if given.at_5T[0, t] >= 0:
+                add(d_h, given.h[given.at_5T[0, t], u])
+            if given.at_5T[1, t] >= 0:
+                add(d_read, given.read[given.at_5T[1, t], u])
+            if given.at_5T[2, t] >= 0:
+                for i in range(slots):
+                    add(d_slots[i], given.slots[given.at_5T[2, t], u, i])
+            if given.at_5T[3, t] >= 0:
+                add(d_written, given.written[given.at_5T[3, t], u])
             if has_channels:
-                d_channel = found.first.channels[u, kept.place[t, u]]
+                if given.at_5T[4, t] >= 0:
+                    for i in range(slots):
+                        add(d_channels[u, i], given.channels[given.at_5T[4, t], u, i])
+                d_channel = d_channels[u, kept.place[t, u]]
                 gru_back(
                     d_channel, kept.channel[t, u], kept.channel_joint[t, u, width:], layers.channel_joint,
                     layers.channel_state, found.channel[t, u], d_one, scratch[:width],
                 )  # fmt: skip
                 copy(d_channel, d_one)
 
-            d_content, added, erased = d_weights[CONTENT], heads[2 * width : 3 * width], heads[3 * width : 4 * width]
             write = weights[BALANCED] if switches.shift else weights[CONTENT]
-            write_back(write, before, added, erased, d_slots, d_content, d_add, d_erase)
+            clear(d_add)
+            clear(d_erase)
+            for i in range(slots):
+                of_write, total, row, d_row = write[i], ZERO, before[i], d_slots[i]
+                for j in range(width):
+                    d_after, erase = d_row[j], heads[3 * width + j]
+                    total += d_after * (heads[2 * width + j] - row[j] * erase)
+                    d_change = of_write * d_after
+                    d_add[j] += d_change
+                    d_erase[j] -= d_change * row[j]
+                    d_row[j] = d_after - d_change * erase
+                d_weights[CONTENT, i] = total
             if len(given.adds) > 0:
                 add(d_add, given.adds[t, u])
             for j in range(width):
-                d_heads[2 * width + j] = d_add[j] * (ONE - added[j] * added[j])
+                value, erase = heads[2 * width + j], heads[3 * width + j]
+                d_heads[2 * width + j] = d_add[j] * (ONE - value * value)
                 # Beyond the clip this is 2e-9 and not 0, which no float32 beside it notices.
-                d_heads[3 * width + j] = d_erase[j] * erased[j] * (ONE - erased[j])
+                d_heads[3 * width + j] = d_erase[j] * erase * (ONE - erase)
+
+            d_content = d_weights[CONTENT]
             if switches.shift:
-                scalars = slice(4 * width + 2, 4 * width + 6)
-                rebalance_back(weights, heads[scalars], d_written, taps, d_taps, d_mixed, d_content, d_heads[scalars])
+                scalar = heads[4 * width + 2]
+                power = POWER + POWER * softplus(clipped(scalar))
+                for tap in range(3):
+                    taps[tap] = clipped(heads[4 * width + 3 + tap])
+                    d_taps[tap] = ZERO
+                softmax(taps)
+                copy(d_mixed, d_written)
+                # The increment of g is C of the write weight as a constant: gradients reach taps and power alone.
+                d_power = balance_back(
+                    d_mixed, weights[BALANCED], weights[TWICE], weights[MIXED_TWICE], weights[LOG_TWICE], taps, power, d_taps
+                )
+                copy(d_mixed, d_content)
+                d_power += balance_back(
+                    d_mixed, weights[CONTENT], weights[BALANCED], weights[MIXED], weights[LOG], taps, power, d_taps
+                )
+                for i in range(slots):
+                    behind, ahead = d_mixed[(i + slots - 1) % slots], d_mixed[(i + 1) % slots]
+                    d_content[i] = taps[0] * d_mixed[i] + taps[1] * ahead + taps[2] * behind
+                softmax_back(d_taps, taps)
+                d_heads[4 * width + 2] = d_power * POWER * sigmoid(scalar) * slope(scalar)
+                for tap in range(3):
+                    d_heads[4 * width + 3 + tap] = d_taps[tap] * slope(heads[4 * width + 3 + tap])
             else:
                 add(d_content, d_written)
 
@@ -270,11 +205,39 @@ def walk_back(
                 for j in range(width):
                     d_row[j] += of_read * d_read[j]
             for head in range(2):
-                key = slice(head * width, (head + 1) * width)
-                d_heads[4 * width + head] = address_back(
-                    switches, layers, heads[key], heads[4 * width + head], weights[head], cosines[head], before, norms,
-                    d_weights[head], d_slots, d_norms, d_heads[key], found.key_dots[t, u, head],
-                )  # fmt: skip
+                key, d_key, d_own = (
+                    heads[head * width : (head + 1) * width],
+                    d_heads[head * width : (head + 1) * width],
+                    d_weights[head],
+                )
+                key_norm, scalar = math.sqrt(dot(key, key)), heads[4 * width + head]
+                strength = switches.offset + switches.scale * softplus(clipped(scalar))
+                softmax_back(d_own, weights[head])
+                d_strength, d_key_norm = ZERO, ZERO
+                for i in range(slots):
+                    cosine = cosines[head, i]
+                    d_strength += d_own[i] * cosine
+                    d_dot = d_own[i] * strength / (key_norm * norms[i] + EPSILON)
+                    d_key_norm -= d_dot * cosine * norms[i]
+                    d_norms[i] -= d_dot * cosine * key_norm
+                    row, d_row = before[i], d_slots[i]
+                    for j in range(width):
+                        d_key[j] += d_dot * row[j]
+                        d_row[j] += d_dot * key[j]
+                if has_keys:
+                    for i in range(slots):
+                        cosine, norm, row = cosines[head, slots + i], norms[slots + i], layers.keys_MD[i]
+                        d_strength += d_own[i] * cosine
+                        d_dot = d_own[i] * strength / (key_norm * norm + EPSILON)
+                        d_key_norm -= d_dot * cosine * norm
+                        d_norms[slots + i] -= d_dot * cosine * key_norm
+                        found.key_dots[t, u, head, i] = d_dot
+                        for j in range(width):
+                            d_key[j] += d_dot * row[j]
+                d_heads[4 * width + head] = d_strength * switches.scale * sigmoid(scalar) * slope(scalar)
+                of_key = d_key_norm / (_TINY if key_norm < _TINY else key_norm)
+                for j in range(width):
+                    d_key[j] = (d_key[j] + of_key * key[j]) * (ONE - key[j] * key[j])
             for i in range(slots):
                 of_row, row, d_row = d_norms[i] / (_TINY if norms[i] < _TINY else norms[i]), before[i], d_slots[i]
                 for j in range(width):
