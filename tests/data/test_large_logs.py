@@ -105,7 +105,7 @@ def test_a_long_stage_tells_how_far_it_is_and_what_is_on_disk(tmp_path: Path) ->
 def test_a_stop_while_the_log_is_sorted_leaves_nothing_or_what_the_next_run_removes(
     tmp_path: Path, stop: signal.Signals
 ) -> None:
-    source = write_taobao(tmp_path / "log.csv", taobao_log(users=10_000, rows=100_000, items=ITEMS))
+    source = write_taobao(tmp_path / "log.csv", taobao_log(users=40_000, rows=400_000, items=ITEMS))
     out = tmp_path / "out" / "d"
     command = [sys.executable, "-m", "jobs.cli", "data", "prepare", "taobao", "--window-hours", "24"]
     words = [*command, "--source", str(source), "--out", str(out)]

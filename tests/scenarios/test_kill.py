@@ -137,7 +137,8 @@ def await_end(pid: int) -> None:
 @pytest.mark.timeout(400)
 def test_killed_at_random_times_and_run_again_it_ends_as_if_nothing_had_happened(job: Job) -> None:
     draw = random.Random(SEED)
-    toy.write_files(job.events, toy.make_lines(48_000, users=300, seed=SEED), files=7)
+    lines = 160_000  # more than a quick machine reads before the last kill
+    toy.write_files(job.events, toy.make_lines(lines, users=300, seed=SEED), files=7)
     for run, victim in enumerate(["client", "JVM", "both"], 1):
         process = job.start()
         progress = job.wait_for(run, lines=1_000 * run)
@@ -162,7 +163,7 @@ def test_killed_at_random_times_and_run_again_it_ends_as_if_nothing_had_happened
     toy.write_files(job.events, toy.make_lines(8_000, users=400, seed=SEED + 1), files=3, first=7)
     # Watching, it does not end before it has made a checkpoint, however fast or slow the machine.
     process = job.start("--backend", "rocksdb", "--plan", "per-event", "--watch")
-    job.wait_for(5, lines=50_000)
+    job.wait_for(5, lines=lines + 2_000)
     job.wait_for_checkpoint(5)
     jvm_pid = job.jvm_pid()
     # Both, and gone before the files are looked at: a JVM that outlived its client by a moment could complete one more.
