@@ -17,9 +17,10 @@ _OF_ONE = ("table5", "fig1", "fig6", "long-run")
 
 def datasets_of(path: Path, experiment: str) -> list[Dataset]:
     """The dataset there, or the days that `uic data prepare --progressive` wrote there, in their order."""
-    days = (
-        [] if kind_of(path) == KIND or not path.is_dir() else [each for each in sorted(path.iterdir()) if kind_of(each) == KIND]
-    )
+    days = []
+    if path.is_dir() and kind_of(path) != KIND:
+        # What begins with a dot is being written, or was when its writer was killed (uic/artefact.py).
+        days = [each for each in sorted(path.iterdir()) if not each.name.startswith(".") and kind_of(each) == KIND]
     if not days:
         return [Dataset.open(path)]
     if len(days) > 1 and experiment in _OF_ONE:

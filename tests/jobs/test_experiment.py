@@ -127,6 +127,8 @@ def test_days_of_a_log_are_one_table_each_tested_by_models_trained_before_it(
     small.log(users=8, rows=900, days=5).rename(columns={"user": "user_id"}).to_parquet(log)
     prepared = ["data", "prepare", "table", "--events", log, "--window-hours", 48, "--out", tmp_path / "days"]
     assert uic(*prepared, "--progressive", ":".join(days)).code == 0
+    # What a kill leaves of a dataset that was being replaced is no day.
+    shutil.copytree(tmp_path / "days" / days[0], tmp_path / "days" / f".{days[0]}.old-1")
     asked = ["--data", tmp_path / "days", "--targets", 3, "--only", "Embedding&MLP", "--only", "GRU4REC"]
     ended = uic(*words, "table2", *asked, "--repeats", 2)
     assert ended.code == 0, ended.err
